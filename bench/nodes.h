@@ -1,0 +1,53 @@
+/*
+ * The servers of a bench: each a process of its own, `fero serve` on a free port, pinned; or nodes
+ * that run already.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/attr.h"
+#include "bench/cpus.h"
+
+#define NODES_MAX 16
+#define NODE_ADDRESS_BYTES 128
+
+enum nodes_waiting { NODES_ADAPTIVE, NODES_BUSY_POLL, NODES_SLEEP };
+
+struct nodes_options {
+    const char *bench; /* for complaints: "bench speed" */
+    const char *name;  /* of the cache */
+    uint32_t count;
+    uint32_t shards; /* of each */
+    enum nodes_waiting waiting;
+    const struct cpus_plan *plan;
+};
+
+struct node {
+    pid_t pid; /* 0: somebody else's */
+    int out;   /* its standard output */
+    char address[NODE_ADDRESS_BYTES];
+};
+
+struct nodes {
+    const char *bench;
+    struct node list[NODES_MAX];
+    uint32_t count;
+    double stable_ms; /* from the first start to the last readiness */
+};
+
+/* Starts `options->count` servers and waits until all listen. 0, or an exit status after one line. */
+MUST_CHECK int nodes_start(struct nodes *nodes, const struct nodes_options *options);
+/* Uses the nodes at "HOST:PORT[,HOST:PORT]" instead. */
+MUST_CHECK int nodes_use(struct nodes *nodes, const char *bench, const char *seeds);
+/* Ends what nodes_start began. Nodes that are not ours are left alone. */
+void nodes_stop(struct nodes *nodes);
+/* While something else is measured, ours must not even spin. */
+void nodes_pause(const struct nodes *nodes);
+void nodes_resume(const struct nodes *nodes);
+/* CPU time of a node's threads from the kernel, where it is ours; else 0. */
+uint64_t nodes_cpu_ns(const struct nodes *nodes);
+/* Whether anybody accepts a TCP connection at "HOST:PORT" of this machine. */
+bool nodes_is_listening(const char *address);

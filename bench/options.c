@@ -1,0 +1,53 @@
+#include "bench/options.h"
+
+#include "fero.h"
+
+#define SEEDS_DEFAULT "127.0.0.1:7700"
+#define PROBE_MS 1000
+
+/* Whether the node on the default port has the cache. */
+static bool node_is_there(const char *name)
+{
+    const char *seeds[] = {SEEDS_DEFAULT, NULL};
+    fero_runtime_opts runtime_opts = {.size = sizeof runtime_opts, .client = 1, .seeds = seeds};
+    fero_opts opts = {.size = sizeof opts, .timeout_ms = PROBE_MS};
+    fero *runtime;
+    fero_cache *cache;
+    if (!nodes_is_listening(SEEDS_DEFAULT)) return false;
+    if (fero_start(&runtime_opts, &runtime) < 0) return false;
+    bool there = fero_open(runtime, name, &opts, &cache) == 0;
+    if (there) fero_close(cache);
+    fero_stop(runtime, 0);
+    return there;
+}
+
+int options_settle(const struct command *command, struct options_common *options, bool wants_own)
+{
+    if (options->busy_poll && options->idle) {
+        complain(command, "--busy-poll and --idle exclude each other; leave one out");
+        return STATUS_USAGE;
+    }
+    if (options->seeds != NULL && wants_own) {
+        complain(command, "-c starts servers and --seeds uses running ones; leave one out");
+        return STATUS_USAGE;
+    }
+    if (options->seeds == NULL && !wants_own && node_is_there(options->name))
+        options->seeds = SEEDS_DEFAULT;
+    return COMMAND_GO_ON;
+}
+
+enum nodes_waiting options_waiting(const struct options_common *options)
+{
+    if (options->busy_poll) return NODES_BUSY_POLL;
+    return options->idle ? NODES_SLEEP : NODES_ADAPTIVE;
+}
+
+void options_tell_cpus(const struct cpus_plan *plan, const char *seeds)
+{
+    char text[CPUS_TEXT_BYTES];
+    if (seeds != NULL)
+        fprintf(stderr, "using the running node at %s; clients from cpu %u on\n", seeds,
+                cpus_of_client(plan, 0));
+    else
+        fprintf(stderr, "%s\n", cpus_describe(plan, text));
+}

@@ -1,0 +1,72 @@
+/*
+ * The client side of the speed bench: one thread for each client, with a runtime and a connection of
+ * its own to every server. See sender.c for what is timed.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "bench/cpus.h"
+#include "bench/histogram.h"
+#include "bench/nodes.h"
+#include "fero.h"
+
+#define SENDERS_MAX 256
+#define SENDER_KEY_BYTES 8
+/* An update has a key and at least one byte of value. */
+#define SENDER_UPDATE_BYTES_MIN (SENDER_KEY_BYTES + 1)
+
+enum sender_verb { SENDER_ECHO, SENDER_UPDATE };
+
+struct sender_options {
+    const char *bench; /* for complaints */
+    const char *name;  /* of the cache */
+    const struct nodes *nodes;
+    const struct cpus_plan *plan;
+    uint32_t clients;
+    enum sender_verb verb;
+    uint32_t message_bytes; /* key and value */
+    uint64_t records;       /* of all clients together */
+    uint64_t keys;          /* likewise; each has a range of its own */
+    uint64_t warmup;        /* likewise; 0: every key once, for echo a tenth of the records */
+    double rate_per_s;      /* of all clients together; 0: closed loop, as fast as replies allow */
+    enum nodes_waiting waiting;
+    uint64_t seed;
+};
+
+/* What one run of all clients came to. Times are from the first client's start. */
+struct sender_figures {
+    double tacks_s;
+    double yacks_s;
+    double sacks_s;
+    uint64_t replies;
+    uint64_t failed;
+    uint64_t client_cpu_ns;
+    uint64_t server_cpu_ns;
+    uint64_t server_spin_ns; /* of it, where the servers say so: waiting */
+    uint64_t client_idle_ns; /* wall time in calls that found nothing to do */
+    uint64_t keys_checked;
+    uint64_t mismatches;
+};
+
+struct senders;
+
+/*
+ * Starts the threads, connects and warms up. `*connected_ms` is how long connecting took. Returns
+ * NULL after one line on stderr.
+ */
+MUST_CHECK struct senders *senders_start(const struct sender_options *options,
+                                         double *connected_ms);
+/*
+ * Sends all records once and checks what the servers then hold. `latencies` gets the times of all
+ * messages in an open loop, else of a sample. False after one line: the connection is lost.
+ */
+MUST_CHECK bool senders_run(struct senders *senders, struct sender_figures *figures,
+                            struct histogram *latencies);
+void senders_stop(struct senders *senders);
+
+/* In the closed loop, one of so many messages is timed. */
+#define SENDER_SAMPLE_EVERY 256

@@ -1,0 +1,131 @@
+#include "cli/client.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/number.h"
+
+#define SEED_BYTES 256
+
+/* The details if the library has some, else what the code means. */
+static const char *reason_of(int err)
+{
+    const char *details = fero_errmsg();
+    return details != NULL && details[0] != 0 ? details : fero_strerror(err);
+}
+
+static enum status status_of(int err)
+{
+    switch (err) {
+    case FERO_E_NOTFOUND: return STATUS_NOT_FOUND;
+    case FERO_E_INVAL: return STATUS_USAGE;
+    case FERO_E_NOTCONN:
+    case FERO_E_SYS: return STATUS_NOT_CONNECTED;
+    case FERO_E_TIMEOUT: return STATUS_TIMED_OUT;
+    default: return STATUS_REFUSED;
+    }
+}
+
+enum status client_complain(const struct client *client, int err)
+{
+    const char *seeds = client->options->seeds;
+    switch (err) {
+    case FERO_E_NOTCONN:
+        complain(client->command,
+                 "no node answers at %s; start one with \"fero serve NAME\" or name another with "
+                 "--seeds HOST:PORT",
+                 seeds);
+        break;
+    case FERO_E_TIMEOUT:
+        complain(client->command, "no answer from %s within %lld ms; --timeout MS waits longer",
+                 seeds, (long long)client->options->timeout_ms);
+        break;
+    default: complain(client->command, "%s", reason_of(err)); break;
+    }
+    return status_of(err);
+}
+
+/* Checks "HOST:PORT" here, so that a slip costs no time-out. */
+static bool seed_is_good(const char *seed)
+{
+    const char *colon = strrchr(seed, ':');
+    int64_t port;
+    return colon != NULL && colon != seed && number_parse(colon + 1, &port) == 0 && port >= 1 &&
+           port <= 65535;
+}
+
+/* Splits the list into `texts`, with `seeds` pointing at each; false after a line. */
+static bool split_seeds(const struct client *client, char texts[CLIENT_SEEDS_MAX][SEED_BYTES],
+                        const char *seeds[CLIENT_SEEDS_MAX + 1])
+{
+    const char *at = client->options->seeds;
+    size_t count = 0;
+    while (true) {
+        size_t bytes = strcspn(at, ",");
+        if (count == CLIENT_SEEDS_MAX || bytes >= SEED_BYTES) {
+            complain(client->command, "--seeds lists more than %d nodes, or a name over %d bytes",
+                     CLIENT_SEEDS_MAX, SEED_BYTES - 1);
+            return false;
+        }
+        memcpy(texts[count], at, bytes);
+        texts[count][bytes] = 0;
+        if (!seed_is_good(texts[count])) {
+            complain(client->command, "--seeds needs HOST:PORT such as %s, not \"%s\"",
+                     CLIENT_SEEDS_DEFAULT, texts[count]);
+            return false;
+        }
+        seeds[count] = texts[count];
+        count++;
+        if (at[bytes] == 0) break;
+        at += bytes + 1;
+    }
+    seeds[count] = NULL;
+    return true;
+}
+
+enum status cli_open(struct client *client, const struct command *command,
+                        const struct client_options *options, const char *name)
+{
+    char texts[CLIENT_SEEDS_MAX][SEED_BYTES];
+    const char *seeds[CLIENT_SEEDS_MAX + 1];
+    *client = (struct client){.command = command, .options = options};
+    if (!split_seeds(client, texts, seeds)) return STATUS_USAGE;
+
+    fero_runtime_opts runtime_opts = {
+        .size = sizeof runtime_opts, .client = 1, .seeds = seeds, .idle = FERO_IDLE_SLEEP};
+    int err = fero_start(&runtime_opts, &client->runtime);
+    if (err < 0) return client_complain(client, err);
+    fero_opts opts = {.size = sizeof opts, .timeout_ms = options->timeout_ms};
+    err = fero_open(client->runtime, name, &opts, &client->cache);
+    if (err == 0) return STATUS_OK;
+    if (err == FERO_E_NOTFOUND)
+        complain(command,
+                 "the node at %s has no cache \"%s\"; it can be started with one: fero serve %s",
+                 options->seeds, name, name);
+    else
+        client_complain(client, err);
+    fero_stop(client->runtime, 0);
+    return status_of(err);
+}
+
+void cli_close(struct client *client)
+{
+    fero_close(client->cache);
+    fero_stop(client->runtime, 0);
+}
+
+fero_wopts client_wopts(const struct client *client)
+{
+    return (fero_wopts){
+        .size = sizeof(fero_wopts), .want = FERO_REPLY, .timeout_ms = client->options->timeout_ms};
+}
+
+enum status client_wait(struct client *client, int err, fero_op *op, fero_result *result)
+{
+    if (err == 0) err = fero_wait(op, client->options->timeout_ms, result);
+    if (err == 0 && result->outcome != FERO_OUTCOME_OK)
+        err = result->error != 0 ? result->error : FERO_E_PROTO;
+    if (err >= 0) return STATUS_OK;
+    if (err == FERO_E_NOTFOUND) return STATUS_NOT_FOUND;
+    return client_complain(client, err);
+}

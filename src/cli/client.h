@@ -1,0 +1,63 @@
+/*
+ * What the commands that speak to a node have in common: finding it, asking it, and saying why not.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cli/command.h"
+#include "fero.h"
+
+#define CLIENT_SEEDS_DEFAULT "127.0.0.1:7700"
+#define CLIENT_TIMEOUT_MS_DEFAULT 5000
+
+/* The first field of the struct of such a command's options. */
+struct client_options {
+    const char *seeds;
+    int64_t timeout_ms;
+    bool json;
+};
+#define CLIENT_OPTIONS_DEFAULT                                                                     \
+    {                                                                                              \
+        .seeds = CLIENT_SEEDS_DEFAULT, .timeout_ms = CLIENT_TIMEOUT_MS_DEFAULT                     \
+    }
+
+/* The lines of its option table; `type` is the struct, `field` the client_options in it. */
+/* clang-format off */
+#define CLIENT_OPTION_SPECS(type, field)                                                           \
+    {.name = "seeds", .kind = OPTION_TEXT, .offset = offsetof(type, field.seeds),                  \
+     .shows = "HOST:PORT[,...]", .help = "nodes to ask (" CLIENT_SEEDS_DEFAULT ")"},               \
+    {.name = "timeout", .kind = OPTION_NUMBER, .offset = offsetof(type, field.timeout_ms),         \
+     .shows = "MS", .help = "how long to wait for the answer (5000)",                              \
+     .low = 1, .high = 86400000},                                                                  \
+    {.name = "json", .kind = OPTION_FLAG, .offset = offsetof(type, field.json),                    \
+     .help = "print one JSON object"}
+/* clang-format on */
+
+#define CLIENT_SEEDS_MAX 16
+struct client {
+    const struct command *command;
+    const struct client_options *options;
+    fero *runtime;
+    fero_cache *cache;
+};
+
+/*
+ * Connects to the cache `name` (NULL: to the node alone). Returns an exit status; other than
+ * STATUS_OK, one line has been printed and there is nothing to close.
+ */
+enum status cli_open(struct client *client, const struct command *command,
+                        const struct client_options *options, const char *name);
+void cli_close(struct client *client);
+
+/* Options of one request that waits for its reply. */
+fero_wopts client_wopts(const struct client *client);
+/*
+ * Waits for `op` (`err` is what the call that made it returned). Returns STATUS_OK with `result`
+ * filled in, or the status after one line; STATUS_NOT_FOUND has no line, the command words it.
+ * `*op` stays the caller's to free, in any case.
+ */
+enum status client_wait(struct client *client, int err, fero_op *op, fero_result *result);
+/* Writes the line for `err` and returns its status. */
+enum status client_complain(const struct client *client, int err);

@@ -1,0 +1,300 @@
+/*
+ * How arguments are read. An option is --name VALUE, --name=VALUE, -n VALUE or -nVALUE; it may stand
+ * anywhere; "--" ends the options; "-" and negative numbers are arguments. Nothing is guessed: a name
+ * that is not in the table is an error that names the nearest one that is.
+ */
+#include "cli/command.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <string.h>
+#include <strings.h>
+
+#include "cli/nearest.h"
+#include "cli/number.h"
+#include "cli/output.h"
+
+#define CONSTANTS_PREFIX "constants."
+#define HELP_COLUMN 30
+
+void complain(const struct command *command, const char *format, ...)
+{
+    char text[1024];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    /* One line, whatever a user or a peer has put into it. */
+    for (char *at = text; *at != 0; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f) *at = '?';
+    const char *red = output_is_colored(stderr) ? "\033[31m" : "";
+    const char *plain = red[0] != 0 ? "\033[0m" : "";
+    if (command != NULL)
+        fprintf(stderr, "%sfero %s:%s %s\n", red, command->name, plain, text);
+    else
+        fprintf(stderr, "%sfero:%s %s\n", red, plain, text);
+}
+
+/* ------------------------------------------------------------------------------------- help */
+
+static void help_option(FILE *to, const struct option_spec *option)
+{
+    char left[96];
+    int bytes = 0;
+    if (option->letter != 0)
+        bytes = snprintf(left, sizeof left, "-%c, --%s", option->letter, option->name);
+    else
+        bytes = snprintf(left, sizeof left, "    --%s", option->name);
+    if (option->shows != NULL && bytes > 0)
+        snprintf(left + bytes, sizeof left - (size_t)bytes, " %s", option->shows);
+    if (strlen(left) < HELP_COLUMN)
+        fprintf(to, "  %-*s %s\n", HELP_COLUMN, left, option->help);
+    else
+        fprintf(to, "  %s\n  %-*s %s\n", left, HELP_COLUMN, "", option->help);
+}
+
+void command_help(FILE *to, const struct command *command)
+{
+    fprintf(to, "fero %s: %s\n\nUsage: fero %s%s%s%s\n", command->name, command->summary,
+            command->name, command->arguments[0] != 0 ? " " : "", command->arguments,
+            command->options_count > 0 ? " [options]" : "");
+    if (command->details != NULL) fprintf(to, "\n%s\n", command->details);
+    fprintf(to, "\nOptions:\n");
+    for (size_t i = 0; i < command->options_count; i++) help_option(to, &command->options[i]);
+    const struct option_spec help = {.name = "help", .letter = 'h', .help = "print this"};
+    help_option(to, &help);
+    fprintf(to, "\nExamples:\n");
+    for (size_t i = 0; i < COMMAND_EXAMPLES; i++)
+        if (command->examples[i] != NULL) fprintf(to, "  %s\n", command->examples[i]);
+}
+
+/* ------------------------------------------------------------------------------------ values */
+
+static void *field_of(void *fields, size_t offset)
+{
+    return (char *)fields + offset;
+}
+
+static int range_error(const struct command *command, const struct option_spec *option,
+                       const char *text)
+{
+    complain(command, "--%s is %s, but must be from %lld to %lld", option->name, text,
+             (long long)option->low, (long long)option->high);
+    return STATUS_USAGE;
+}
+
+static int take_choice(const struct command *command, const struct option_spec *option,
+                       const char *text, int32_t *field)
+{
+    struct nearest nearest = {.wanted = text};
+    for (int32_t i = 0; option->choices[i] != NULL; i++) {
+        if (strcasecmp(option->choices[i], text) == 0) {
+            *field = i;
+            return COMMAND_GO_ON;
+        }
+        nearest_offer(&nearest, option->choices[i]);
+    }
+    complain(command, "--%s cannot be \"%s\"; did you mean %s? (one of %s)", option->name, text,
+             nearest.best, option->shows);
+    return STATUS_USAGE;
+}
+
+/* One number with what the option allows; `*bare`: it had no unit. */
+static int take_number(const struct command *command, const struct option_spec *option,
+                       const char *text, int64_t *number, bool *bare)
+{
+    *bare = false;
+    if ((option->flags & OPTION_MAY_BE_OFF) != 0 && strcasecmp(text, "off") == 0) {
+        *number = option->off_value;
+        return COMMAND_GO_ON;
+    }
+    if ((option->flags & OPTION_MAY_BE_INFINITE) != 0 && strcasecmp(text, "infinity") == 0) {
+        *number = INT64_MAX;
+        return COMMAND_GO_ON;
+    }
+    bool has_unit = true;
+    int err = option->kind == OPTION_NUMBER ? number_parse(text, number)
+                                            : size_parse(text, number, &has_unit);
+    if (err == 0 && (option->flags & OPTION_MAY_BE_OFF) != 0 && *number == 0) {
+        *number = option->off_value;
+        return COMMAND_GO_ON;
+    }
+    if (err == -ERANGE || (err == 0 && (*number < option->low || *number > option->high)))
+        return range_error(command, option, text);
+    if (err < 0) {
+        const char *like = option->kind == OPTION_NUMBER ? "such as 4" : "such as 4096, 64k or 1M";
+        const char *off = (option->flags & OPTION_MAY_BE_OFF) != 0 ? " or off" : "";
+        const char *infinity = (option->flags & OPTION_MAY_BE_INFINITE) != 0 ? " or Infinity" : "";
+        complain(command, "--%s needs a number %s%s%s, not \"%s\"", option->name, like, off,
+                 infinity, text);
+        return STATUS_USAGE;
+    }
+    *bare = !has_unit;
+    return COMMAND_GO_ON;
+}
+
+static int take_numbers(const struct command *command, const struct option_spec *option,
+                        const char *text, struct number_list *list)
+{
+    list->count = 0;
+    while (true) {
+        char one[40];
+        size_t bytes = strcspn(text, ",");
+        if (bytes >= sizeof one) return range_error(command, option, text);
+        memcpy(one, text, bytes);
+        one[bytes] = 0;
+        if (list->count == NUMBER_LIST_MAX) {
+            complain(command, "--%s lists more than %d numbers", option->name, NUMBER_LIST_MAX);
+            return STATUS_USAGE;
+        }
+        bool bare;
+        int status = take_number(command, option, one, &list->values[list->count], &bare);
+        if (status != COMMAND_GO_ON) return status;
+        list->count++;
+        if (text[bytes] == 0) return COMMAND_GO_ON;
+        text += bytes + 1;
+    }
+}
+
+static int take_value(const struct command *command, const struct option_spec *option,
+                      const char *text, void *fields)
+{
+    void *field = field_of(fields, option->offset);
+    bool bare = false;
+    int64_t number = 0;
+    switch (option->kind) {
+    case OPTION_FLAG: *(bool *)field = true; return COMMAND_GO_ON;
+    case OPTION_TEXT:
+        if (text[0] == 0) {
+            complain(command, "--%s needs a value, not an empty one", option->name);
+            return STATUS_USAGE;
+        }
+        *(const char **)field = text;
+        return COMMAND_GO_ON;
+    case OPTION_CHOICE: return take_choice(command, option, text, field);
+    case OPTION_NUMBERS: return take_numbers(command, option, text, field);
+    case OPTION_NUMBER:
+    case OPTION_SIZE: break;
+    }
+    int status = take_number(command, option, text, &number, &bare);
+    if (status != COMMAND_GO_ON) return status;
+    if (bare && (option->flags & OPTION_BARE_NUMBER) != 0)
+        field = field_of(fields, option->bare_offset);
+    *(int64_t *)field = number;
+    return COMMAND_GO_ON;
+}
+
+/* ------------------------------------------------------------------------------------- names */
+
+static const struct option_spec *find_letter(const struct command *command, char letter)
+{
+    for (size_t i = 0; i < command->options_count; i++)
+        if (command->options[i].letter == letter) return &command->options[i];
+    return NULL;
+}
+
+/* The option called `name`, or NULL after a line that names the nearest. */
+static const struct option_spec *find_name(const struct command *command, const char *name)
+{
+    bool constants = strncmp(name, CONSTANTS_PREFIX, strlen(CONSTANTS_PREFIX)) == 0;
+    const char *prefix = constants ? CONSTANTS_PREFIX : "";
+    const char *bare = name + strlen(prefix);
+    struct nearest nearest = {.wanted = bare};
+    for (size_t i = 0; i < command->options_count; i++) {
+        const struct option_spec *option = &command->options[i];
+        if (constants && (option->flags & OPTION_CONSTANT) == 0) continue;
+        if (strcmp(option->name, bare) == 0) return option;
+        nearest_offer(&nearest, option->name);
+    }
+    if (!constants) nearest_offer(&nearest, "help");
+    if (nearest.best == NULL)
+        complain(command, "has no constants, so not --%s; see fero %s --help", name, command->name);
+    else
+        complain(command, "unknown option --%s; did you mean --%s%s?", name, prefix, nearest.best);
+    return NULL;
+}
+
+static bool is_argument(const char *text)
+{
+    return text[0] != '-' || text[1] == 0 || isdigit((unsigned char)text[1]) ||
+           (text[1] == '.' && isdigit((unsigned char)text[2]));
+}
+
+/* Splits argv[*at] into its option and the value, and steps over both. */
+static int take_option(const struct command *command, char **argv, int argc, int *at, void *fields)
+{
+    char *text = argv[*at];
+    char name[NEAREST_BYTES_MAX + 1];
+    const struct option_spec *option;
+    const char *value = NULL;
+    if (text[1] == '-') {
+        size_t bytes = strcspn(text + 2, "=");
+        snprintf(name, sizeof name, "%.*s", (int)bytes, text + 2);
+        option = find_name(command, name);
+        if (option == NULL) return STATUS_USAGE;
+        if (text[2 + bytes] == '=') value = text + 2 + bytes + 1;
+    } else {
+        option = find_letter(command, text[1]);
+        if (option == NULL) {
+            char letter[2] = {text[1], 0};
+            struct nearest nearest = {.wanted = letter, .best = "help"};
+            nearest.distance = nearest_distance(letter, "help");
+            for (size_t i = 0; i < command->options_count; i++)
+                nearest_offer(&nearest, command->options[i].name);
+            complain(command, "unknown option -%c; did you mean --%s?", text[1], nearest.best);
+            return STATUS_USAGE;
+        }
+        if (text[2] != 0) value = text + 2;
+    }
+    if (option->kind == OPTION_FLAG && value != NULL) {
+        complain(command, "--%s takes no value, so not \"%s\"", option->name, value);
+        return STATUS_USAGE;
+    }
+    if (option->kind != OPTION_FLAG && value == NULL) {
+        if (*at + 1 >= argc) {
+            complain(command, "--%s needs a value: --%s %s", option->name, option->name,
+                     option->shows);
+            return STATUS_USAGE;
+        }
+        value = argv[++*at];
+    }
+    return take_value(command, option, value, fields);
+}
+
+static bool is_help(const char *text)
+{
+    return strcmp(text, "--help") == 0 || strcmp(text, "-h") == 0;
+}
+
+int command_parse(const struct command *command, int argc, char **argv, void *fields,
+                  int *arguments_count)
+{
+    int count = 0;
+    bool options_ended = false;
+    for (int at = 0; at < argc; at++) {
+        char *text = argv[at];
+        if (options_ended || is_argument(text)) {
+            argv[count++] = text;
+        } else if (strcmp(text, "--") == 0) {
+            options_ended = true;
+        } else if (is_help(text)) {
+            command_help(stdout, command);
+            return STATUS_OK;
+        } else {
+            int status = take_option(command, argv, argc, &at, fields);
+            if (status != COMMAND_GO_ON) return status;
+        }
+    }
+    *arguments_count = count;
+    if (count < (int)command->arguments_min) {
+        complain(command, "needs %s; see fero %s --help", command->arguments, command->name);
+        return STATUS_USAGE;
+    }
+    if (count > (int)command->arguments_max) {
+        complain(command, "unexpected argument \"%s\"; it takes %s", argv[command->arguments_max],
+                 command->arguments[0] != 0 ? command->arguments : "none");
+        return STATUS_USAGE;
+    }
+    return COMMAND_GO_ON;
+}

@@ -1,0 +1,106 @@
+#include <string.h>
+
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/input.h"
+#include "cli/nearest.h"
+#include "cli/output.h"
+#include "cli/value.h"
+
+struct req_options {
+    struct client_options client;
+    int32_t type;
+};
+
+static const struct option_spec req_specs[] = {
+    {.name = "type",
+     .letter = 't',
+     .kind = OPTION_CHOICE,
+     .offset = offsetof(struct req_options, type),
+     .shows = VALUE_AS_TEXT,
+     .help = "send the body as this",
+     .choices = value_as_names},
+    CLIENT_OPTION_SPECS(struct req_options, client),
+};
+
+/* What every node of `fero serve` handles. */
+static const char *const verbs[] = {"ECHO", "UPDATE", "REMOVE"};
+
+static void complain_of_verb(const struct command *command, const char *name, const char *verb)
+{
+    struct nearest nearest = {.wanted = verb};
+    for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) nearest_offer(&nearest, verbs[i]);
+    complain(command, "%s has no handler for the verb \"%s\"; did you mean %s?", name, verb,
+             nearest.best);
+}
+
+static void print_result(const fero_result *result, bool json)
+{
+    if (!json) {
+        /* A reply without a value is silence, not a word. */
+        if (result->value.type != FERO_T_UNDEFINED) value_put_plain(stdout, &result->value);
+        return;
+    }
+    printf("{\"type\":\"%s\",\"value\":", value_type_name(result->value.type));
+    value_put_json(stdout, &result->value);
+    printf(",\"offset\":%llu}\n", (unsigned long long)result->offset);
+}
+
+static enum status ask(const struct command *command, const struct req_options *options,
+                       char **argv, fero_slice key, const fero_val *body)
+{
+    struct client client;
+    enum status status = cli_open(&client, command, &options->client, argv[0]);
+    if (status != STATUS_OK) return status;
+    fero_op *op = NULL;
+    fero_result result = {0};
+    fero_wopts wopts = client_wopts(&client);
+    int err = fero_send(client.cache, fero_str(argv[1]), key, body, &wopts, &op);
+    if (err == 0) err = fero_wait(op, options->client.timeout_ms, &result);
+    if (err == 0 && result.outcome != FERO_OUTCOME_OK) err = result.error;
+    if (err == FERO_E_UNSUPPORTED) {
+        complain_of_verb(command, argv[0], argv[1]);
+        status = STATUS_USAGE;
+    } else if (err == FERO_E_NOTFOUND) {
+        complain(command, "%s of \"%s\" in %s: not found", argv[1], (const char *)key.ptr, argv[0]);
+        status = STATUS_NOT_FOUND;
+    } else if (err < 0) {
+        status = client_complain(&client, err);
+    } else {
+        print_result(&result, options->client.json);
+    }
+    if (op != NULL) fero_op_free(op);
+    cli_close(&client);
+    return status;
+}
+
+static int run_req(const struct command *command, int argc, char **argv)
+{
+    struct req_options options = {.client = CLIENT_OPTIONS_DEFAULT};
+    int count;
+    int status = command_parse(command, argc, argv, &options, &count);
+    if (status != COMMAND_GO_ON) return status;
+    struct input input = {NULL, NULL};
+    fero_val body = {.type = FERO_T_UNDEFINED};
+    if (count > 3)
+        status = input_read(&input, command, argv[3], (enum value_as)options.type, &body);
+    if (count <= 3 || status == STATUS_OK)
+        status = ask(command, &options, argv, fero_str(count > 2 ? argv[2] : ""), &body);
+    input_free(&input);
+    return status;
+}
+
+const struct command command_req = {
+    .name = "req",
+    .arguments = "NAME VERB [KEY] [BODY]",
+    .summary = "send a request to the handler of a verb and print its reply",
+    .details =
+        "BODY is read as the value of \"fero set\" is; an empty KEY lets any shard handle it.",
+    .options = req_specs,
+    .options_count = sizeof req_specs / sizeof req_specs[0],
+    .arguments_min = 2,
+    .arguments_max = 4,
+    .examples = {"fero req demo ECHO '' hello", "fero req demo UPDATE 28 david --json",
+                 "fero req demo ECHO 28 - --timeout 500 < letter.txt"},
+    .run = run_req,
+};

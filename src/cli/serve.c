@@ -1,0 +1,419 @@
+/*
+ * A node in the foreground. The library installs no signal handlers, so this thread blocks the two
+ * that end a node before any shard thread is born, and waits for them.
+ */
+#include <ctype.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "cli/client.h"
+#include "cli/commands.h"
+#include "cli/json.h"
+#include "cli/nearest.h"
+#include "cli/number.h"
+#include "cli/output.h"
+#include "cli/ports.h"
+#include "fero.h"
+
+#define CACHES_MAX 64
+#define PORT_FIRST_DEFAULT 7700
+#define PORT_LAST_DEFAULT 7799
+/* Leaves half a second of the two that SIGTERM may take for giving memory back. */
+#define DRAIN_MS 1500
+#define INFO_BYTES ((size_t)1 << 20)
+
+struct serve_options {
+    int64_t shards;
+    const char *cpus;
+    const char *listen;
+    const char *ports;
+    bool busy_poll;
+    bool idle;
+    const char *io_features;
+    int64_t memory_max_bytes;
+    int64_t history_max_bytes;
+    int64_t history_max_records;
+    int64_t outbox_max_bytes;
+    int64_t key_max_bytes;
+    int64_t value_max_bytes;
+    int64_t connections_max;
+    int64_t window_requests;
+    int64_t window_bytes;
+    int64_t lane_bytes;
+    int32_t trace;
+    bool json;
+};
+
+static const char *const trace_names[] = {"error", "warn", "info", "debug", NULL};
+
+/* clang-format off */
+#define FIELD(name) .offset = offsetof(struct serve_options, name)
+#define SIZE_MAX_GIVEN ((int64_t)1 << 46)
+static const struct option_spec serve_specs[] = {
+    {.name = "shards", .kind = OPTION_NUMBER, FIELD(shards), .shows = "N", .low = 1, .high = 1024,
+     .help = "threads, each with its part of the keys (one for each cpu)"},
+    {.name = "cpus", .kind = OPTION_TEXT, FIELD(cpus), .shows = "LIST",
+     .help = "pin the shards to these: 2-7,10 (the allowed ones)"},
+    {.name = "listen", .kind = OPTION_TEXT, FIELD(listen), .shows = "ADDRESS",
+     .help = "address to listen on (127.0.0.1)"},
+    {.name = "ports", .kind = OPTION_TEXT, FIELD(ports), .shows = "FIRST[-LAST]",
+     .help = "the first free one is taken; 0: any (7700-7799)"},
+    {.name = "busy-poll", .kind = OPTION_FLAG, FIELD(busy_poll),
+     .help = "never sleep: a core each, for the lowest latency"},
+    {.name = "idle", .kind = OPTION_FLAG, FIELD(idle),
+     .help = "sleep at once when there is nothing to do"},
+    {.name = "io-features", .kind = OPTION_TEXT, FIELD(io_features), .shows = "LIST",
+     .help = "switch io_uring features: -msg_ring,+send_zc"},
+    {.name = "memory.max", .kind = OPTION_SIZE, FIELD(memory_max_bytes), .shows = "SIZE",
+     .low = 1, .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "cap on logs and tables (80 % of the machine's)"},
+    {.name = "partitions.history.max", .kind = OPTION_SIZE, FIELD(history_max_bytes),
+     .bare_offset = offsetof(struct serve_options, history_max_records),
+     .shows = "SIZE|RECORDS", .low = 1, .high = SIZE_MAX_GIVEN, .off_value = FERO_OFF,
+     .flags = OPTION_CONSTANT | OPTION_MAY_BE_OFF | OPTION_MAY_BE_INFINITE | OPTION_BARE_NUMBER,
+     .help = "superseded changes kept: 64M bytes, 64000 records, off"},
+    {.name = "outbox.max", .kind = OPTION_SIZE, FIELD(outbox_max_bytes), .shows = "SIZE",
+     .low = 1, .high = SIZE_MAX_GIVEN, .off_value = FERO_OFF,
+     .flags = OPTION_CONSTANT | OPTION_MAY_BE_OFF,
+     .help = "bytes that a connection may have waiting; 0: no batching (1M)"},
+    {.name = "key.max", .kind = OPTION_SIZE, FIELD(key_max_bytes), .shows = "SIZE", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT, .help = "largest key (1k)"},
+    {.name = "value.max", .kind = OPTION_SIZE, FIELD(value_max_bytes), .shows = "SIZE", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT, .help = "largest value (1M)"},
+    {.name = "connections.max", .kind = OPTION_SIZE, FIELD(connections_max), .shows = "N",
+     .low = 1, .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT | OPTION_MAY_BE_INFINITE,
+     .help = "as many at a time (65,536, or what the descriptors allow)"},
+    {.name = "window.requests", .kind = OPTION_SIZE, FIELD(window_requests), .shows = "N",
+     .low = 1, .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "unanswered requests of a session (16k)"},
+    {.name = "window.bytes", .kind = OPTION_SIZE, FIELD(window_bytes), .shows = "SIZE", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "request bytes in flight on a connection (4M)"},
+    {.name = "lane.bytes", .kind = OPTION_SIZE, FIELD(lane_bytes), .shows = "SIZE", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "queue from one shard to another, a power of two (1M)"},
+    {.name = "trace", .kind = OPTION_CHOICE, FIELD(trace), .shows = "error, warn, info, debug",
+     .choices = trace_names, .help = "lines to stderr up to this (warn; DEBUG=fero: debug)"},
+    {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object when ready"},
+};
+/* clang-format on */
+
+/* --------------------------------------------------------------------------------- callbacks */
+
+static int32_t on_echo(fero_req *req, void *ud)
+{
+    (void)ud;
+    int err = fero_reply(req, FERO_OK, &req->value);
+    return err < 0 ? err : FERO_H_REPLIED;
+}
+
+/* One write a line: lines of several threads do not mix. */
+static void on_log(int32_t level, const char *line, void *ud)
+{
+    (void)ud;
+    const char *name = level >= 0 && level <= FERO_LOG_DEBUG ? trace_names[level] : "trace";
+    fprintf(stderr, "[fero] %s: %s\n", name, line);
+}
+
+/* ----------------------------------------------------------------------------------- options */
+
+/* "7700", "7700-7799" or "0"; false: neither. */
+static bool parse_ports(const char *text, uint16_t *first, uint16_t *last)
+{
+    char copy[32];
+    int64_t low;
+    int64_t high;
+    if (strlen(text) >= sizeof copy) return false;
+    memcpy(copy, text, strlen(text) + 1);
+    char *dash = strchr(copy, '-');
+    if (dash != NULL) *dash++ = 0;
+    if (!isdigit((unsigned char)copy[0]) || number_parse(copy, &low) < 0) return false;
+    high = low;
+    if (dash != NULL && (!isdigit((unsigned char)*dash) || number_parse(dash, &high) < 0))
+        return false;
+    if (low > 65535 || high > 65535 || high < low || (low == 0 && high != 0)) return false;
+    *first = (uint16_t)low;
+    *last = (uint16_t)high;
+    return true;
+}
+
+/* The variable that a list such as "fero,http" switches on for us. */
+static bool debug_is_on(void)
+{
+    const char *at = getenv("DEBUG");
+    while (at != NULL && *at != 0) {
+        size_t bytes = strcspn(at, ", ");
+        if ((bytes == 1 && *at == '*') || (bytes >= 4 && strncmp(at, "fero", 4) == 0)) return true;
+        at += bytes;
+        at += strspn(at, ", ");
+    }
+    return false;
+}
+
+static int make_opts(const struct command *command, const struct serve_options *options,
+                     fero_runtime_opts *opts)
+{
+    *opts = (fero_runtime_opts){
+        .size = sizeof *opts,
+        .shards = (int32_t)options->shards,
+        .cpus = options->cpus,
+        .listen = options->listen,
+        .idle = options->busy_poll ? FERO_IDLE_BUSY_POLL
+                : options->idle    ? FERO_IDLE_SLEEP
+                                   : FERO_IDLE_ADAPTIVE,
+        .io_features = options->io_features,
+        .memory_max_bytes = options->memory_max_bytes,
+        .history_max_bytes = options->history_max_bytes,
+        .history_max_records = options->history_max_records,
+        .outbox_max_bytes = options->outbox_max_bytes,
+        .key_max_bytes = options->key_max_bytes,
+        .value_max_bytes = options->value_max_bytes,
+        .connections_max = options->connections_max == INT64_MAX ? 0 : options->connections_max,
+        .window_requests = options->window_requests,
+        .window_bytes = options->window_bytes,
+        .lane_bytes = options->lane_bytes,
+        .log_level = options->trace,
+        .log = on_log};
+    if (options->busy_poll && options->idle) {
+        complain(command, "--busy-poll and --idle exclude each other; leave one out");
+        return STATUS_USAGE;
+    }
+    const char *ports = options->ports != NULL ? options->ports : "7700-7799";
+    if (!parse_ports(ports, &opts->port_first, &opts->port_last)) {
+        complain(command, "--ports is %s, but must be FIRST or FIRST-LAST from 1 to 65535, or 0",
+                 ports);
+        return STATUS_USAGE;
+    }
+    return COMMAND_GO_ON;
+}
+
+/* A connection is a descriptor, and the usual soft limit allows 1,024. */
+static void raise_descriptors(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+    limit.rlim_cur = limit.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+/* ------------------------------------------------------------------------------------- start */
+
+static int complain_of_start(const struct command *command, const fero_runtime_opts *opts, int err)
+{
+    if (err == FERO_E_INVAL) {
+        complain(command, "%s", fero_errmsg());
+        return STATUS_USAGE;
+    }
+    bool taken = err == FERO_E_SYS && opts->port_first != 0;
+    for (uint32_t port = opts->port_first; taken && port <= opts->port_last; port++)
+        taken = port_is_taken((uint16_t)port);
+    if (!taken) {
+        complain(command, "%s", fero_errmsg());
+        return STATUS_NOT_FOUND;
+    }
+    char holder[PORT_HOLDER_BYTES];
+    char stop[64] = "";
+    int pid;
+    port_holder(opts->port_first, holder, &pid);
+    if (pid > 0) snprintf(stop, sizeof stop, "stop it with \"kill %d\", or ", pid);
+    if (opts->port_first == opts->port_last)
+        complain(command, "port %u is in use by %s; %stake another: --ports %u-%u",
+                 opts->port_first, holder, stop, opts->port_first,
+                 opts->port_first > 65435 ? 65535 : opts->port_first + 99);
+    else
+        complain(command, "all ports from %u to %u are in use, %u by %s; %stake others: --ports 0",
+                 opts->port_first, opts->port_last, opts->port_first, holder, stop);
+    return STATUS_NOT_FOUND;
+}
+
+static int open_caches(const struct command *command, fero *runtime, char **names, int count)
+{
+    const fero_verb verbs[] = {{.name = "ECHO", .fn = on_echo}};
+    const fero_opts opts = {.size = sizeof opts, .verbs = verbs, .verbs_count = 1};
+    for (int i = 0; i < count; i++) {
+        fero_cache *cache;
+        int err = fero_open(runtime, names[i], &opts, &cache);
+        if (err == 0) continue;
+        complain(command, "cannot open the cache \"%s\": %s", names[i], fero_errmsg());
+        return err == FERO_E_INVAL ? STATUS_USAGE : STATUS_NOT_FOUND;
+    }
+    return COMMAND_GO_ON;
+}
+
+/* ------------------------------------------------------------------------------------- facts */
+
+struct facts {
+    const char *address;
+    char *info; /* JSON */
+    size_t info_bytes;
+    uint64_t shards;
+    uint64_t memory_max_bytes;
+    char cpus[256];
+};
+
+/* Writes the cpus of the shards, "0-3,6", in the order of the shards. */
+static void write_cpus(struct facts *facts)
+{
+    const char *end = facts->info + facts->info_bytes;
+    const char *at = facts->info;
+    size_t used = 0;
+    long first = -2;
+    long last = -2;
+    while (at != NULL && used + 32 < sizeof facts->cpus) {
+        at = memmem(at, (size_t)(end - at), "\"cpu\":", 6);
+        long cpu = at != NULL ? strtol(at + 6, NULL, 10) : -3;
+        if (at != NULL) at += 6;
+        if (cpu == last + 1 && last >= 0) {
+            last = cpu;
+            continue;
+        }
+        if (first >= 0)
+            used += (size_t)snprintf(facts->cpus + used, sizeof facts->cpus - used,
+                                     first == last ? "%s%ld" : "%s%ld-%ld", used > 0 ? "," : "",
+                                     first, last);
+        first = last = cpu;
+    }
+}
+
+static bool facts_make(struct facts *facts, fero *runtime)
+{
+    *facts = (struct facts){.address = fero_address(runtime), .info = malloc(INFO_BYTES)};
+    if (facts->info == NULL) return false;
+    int64_t bytes = fero_info(runtime, facts->info, INFO_BYTES);
+    if (bytes < 0) return false;
+    facts->info_bytes = (size_t)bytes;
+    facts->shards = json_sum(facts->info, facts->info_bytes, "shards_count");
+    facts->memory_max_bytes = json_sum(facts->info, facts->info_bytes, "memory_max_bytes");
+    write_cpus(facts);
+    return true;
+}
+
+static void print_json(const struct facts *facts, char **names, int count)
+{
+    printf("{\"address\":\"%s\",\"pid\":%d,\"caches\":[", facts->address, (int)getpid());
+    for (int i = 0; i < count; i++) {
+        if (i > 0) putchar(',');
+        json_put_string(stdout, names[i], strlen(names[i]));
+    }
+    printf(
+        "],\"shards_count\":%llu,\"cpus\":\"%s\",\"memory_max_bytes\":%llu,\"version\":\"%s\"}\n",
+        (unsigned long long)facts->shards, facts->cpus, (unsigned long long)facts->memory_max_bytes,
+        FERO_VERSION);
+}
+
+static void print_try(const char *program, const char *what, const char *name, const char *seeds)
+{
+    printf("  %s %s%s%s\n", program, what, name, seeds);
+}
+
+static void print_facts(const struct facts *facts, const char *program, char **names, int count)
+{
+    char memory[SIZE_TEXT_BYTES];
+    const char *bold = output_is_colored(stdout) ? "\033[1m" : "";
+    const char *plain = bold[0] != 0 ? "\033[0m" : "";
+    char seeds[128] = "";
+    if (strcmp(facts->address, CLIENT_SEEDS_DEFAULT) != 0)
+        snprintf(seeds, sizeof seeds, " --seeds %s", facts->address);
+    printf("fero %s serves %s%s", FERO_VERSION, bold, names[0]);
+    for (int i = 1; i < count; i++) printf(", %s", names[i]);
+    printf("%s\n", plain);
+    printf("  listening on  %s%s%s\n", bold, facts->address, plain);
+    printf("  shards        %llu%s%s\n", (unsigned long long)facts->shards,
+           facts->cpus[0] != 0 ? ", on the cpus " : "", facts->cpus);
+    printf("  memory        at most %s for logs and tables\n",
+           size_format(facts->memory_max_bytes, memory));
+    printf("\nTry, in another shell:\n");
+    char set[256];
+    char get[256];
+    snprintf(set, sizeof set, "%s 28 david", names[0]);
+    snprintf(get, sizeof get, "%s 28", names[0]);
+    print_try(program, "set ", set, seeds);
+    print_try(program, "get ", get, seeds);
+    print_try(program, "bench latency --name ", names[0], seeds);
+    printf("\nCtrl-C stops it.\n");
+}
+
+/* -------------------------------------------------------------------------------------- life */
+
+static int serve(const struct command *command, const struct serve_options *options, fero *runtime,
+                 char **names, int count)
+{
+    int status = open_caches(command, runtime, names, count);
+    if (status != COMMAND_GO_ON) return status;
+    struct facts facts;
+    if (!facts_make(&facts, runtime)) {
+        complain(command, "cannot tell about the node: %s", fero_errmsg());
+    } else if (options->json) {
+        print_json(&facts, names, count);
+    } else {
+        const char *program = program_invocation_name;
+        print_facts(&facts, program != NULL && program[0] != 0 ? program : "fero", names, count);
+    }
+    free(facts.info);
+    fflush(stdout);
+
+    sigset_t ends;
+    int number = 0;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    while (sigwait(&ends, &number) != 0) {
+    }
+    /* A second one ends the process as if nobody had asked for the first. */
+    sigprocmask(SIG_UNBLOCK, &ends, NULL);
+    if (!options->json && isatty(STDERR_FILENO) != 0)
+        fprintf(stderr, "\nAnswering what was accepted; again to stop at once.\n");
+    return STATUS_OK;
+}
+
+static int run_serve(const struct command *command, int argc, char **argv)
+{
+    struct serve_options options = {.trace = debug_is_on() ? FERO_LOG_DEBUG : FERO_LOG_WARN};
+    int count;
+    int status = command_parse(command, argc, argv, &options, &count);
+    if (status != COMMAND_GO_ON) return status;
+    fero_runtime_opts opts;
+    status = make_opts(command, &options, &opts);
+    if (status != COMMAND_GO_ON) return status;
+
+    raise_descriptors();
+    signal(SIGPIPE, SIG_IGN);
+    sigset_t ends;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    sigprocmask(SIG_BLOCK, &ends, NULL);
+
+    fero *runtime;
+    int err = fero_start(&opts, &runtime);
+    if (err < 0) return complain_of_start(command, &opts, err);
+    status = serve(command, &options, runtime, argv, count);
+    err = fero_stop(runtime, DRAIN_MS);
+    if (err < 0) {
+        complain(command, "stopped, but not cleanly: %s", fero_errmsg());
+        return STATUS_NOT_FOUND;
+    }
+    return status;
+}
+
+const struct command command_serve = {
+    .name = "serve",
+    .arguments = "NAME...",
+    .summary = "start a node with these caches",
+    .details =
+        "Runs until SIGTERM or Ctrl-C, which let it answer every request that it accepted. "
+        "Options\n"
+        "with a dot in their name may also be written --constants.NAME=VALUE. Every cache has\n"
+        "the verb ECHO, which replies with its body.",
+    .options = serve_specs,
+    .options_count = sizeof serve_specs / sizeof serve_specs[0],
+    .arguments_min = 1,
+    .arguments_max = CACHES_MAX,
+    .examples = {"fero serve demo", "fero serve users teams --ports 7701 --shards 2 --cpus 2-3",
+                 "fero serve demo --memory.max 2G --constants.partitions.history.max=64M"},
+    .run = run_serve,
+};

@@ -1,0 +1,83 @@
+/*
+ * The public functions that concern both kinds of runtime: each asks the right one.
+ */
+#include "base/bytes.h"
+#include "engine/client.h"
+#include "engine/error.h"
+#include "engine/runtime.h"
+#include "engine/server.h"
+#include "fero.h"
+
+static enum runtime_kind kind_of(const void *runtime)
+{
+    return (enum runtime_kind)((const struct runtime_head *)runtime)->kind;
+}
+
+/* Copies what the caller's struct has, by its size, and leaves the rest 0: the default. */
+static int take_opts(void *to, size_t to_bytes, const void *from, const char *name)
+{
+    memset(to, 0, to_bytes);
+    if (from == NULL) return 0;
+    size_t size;
+    memcpy(&size, from, sizeof size);
+    if (size < sizeof size)
+        return error_set(FERO_E_INVAL, "%s.size is %zu: set it to sizeof the struct", name, size);
+    memcpy(to, from, min_u64(size, to_bytes));
+    return 0;
+}
+
+int fero_start(const fero_runtime_opts *opts, fero **out)
+{
+    fero_runtime_opts own;
+    if (out == NULL) return error_set(FERO_E_INVAL, "fero_start needs a place for the runtime");
+    int err = take_opts(&own, sizeof own, opts, "fero_runtime_opts");
+    if (err < 0) return err;
+    return own.client != 0 ? client_start(&own, (struct client **)out)
+                           : server_start(&own, (struct server **)out);
+}
+
+int fero_stop(fero *rt, int64_t drain_ms)
+{
+    if (rt == NULL) return error_set(FERO_E_INVAL, "no runtime");
+    return kind_of(rt) == RUNTIME_CLIENT ? client_stop((struct client *)rt)
+                                         : server_stop((struct server *)rt, drain_ms);
+}
+
+int fero_open(fero *rt, const char *name, const fero_opts *opts, fero_cache **out)
+{
+    fero_opts own;
+    if (rt == NULL || name == NULL || out == NULL)
+        return error_set(FERO_E_INVAL, "fero_open needs a runtime, a name and a place");
+    int err = take_opts(&own, sizeof own, opts, "fero_opts");
+    if (err < 0) return err;
+    return kind_of(rt) == RUNTIME_CLIENT ? client_open((struct client *)rt, name, &own, out)
+                                         : server_open((struct server *)rt, name, &own, out);
+}
+
+int64_t fero_info(fero *rt, char *buffer, size_t bytes)
+{
+    if (rt == NULL || buffer == NULL || bytes < 2)
+        return error_set(FERO_E_INVAL, "fero_info needs a runtime and a buffer");
+    if (kind_of(rt) == RUNTIME_SERVER) return server_info((struct server *)rt, buffer, bytes);
+    return error_set(FERO_E_UNSUPPORTED, "a client has no info of its own: use fero_ask_info");
+}
+
+const char *fero_address(const fero *rt)
+{
+    return rt != NULL && kind_of(rt) == RUNTIME_SERVER ? server_address((const struct server *)rt)
+                                                       : "";
+}
+
+int fero_run(fero *rt, int64_t timeout_ms)
+{
+    if (rt == NULL || kind_of(rt) != RUNTIME_CLIENT)
+        return error_set(FERO_E_INVAL, "fero_run is for clients: a server has its own threads");
+    return client_run((struct client *)rt, timeout_ms);
+}
+
+int fero_fd(fero *rt)
+{
+    if (rt == NULL || kind_of(rt) != RUNTIME_CLIENT)
+        return error_set(FERO_E_INVAL, "fero_fd is for clients: a server has its own threads");
+    return client_fd((struct client *)rt);
+}

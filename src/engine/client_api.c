@@ -1,0 +1,452 @@
+/*
+ * The calls of include/fero.h that clients make for every request. What is written here is the fast
+ * path: a request is checked, given a number and a place in the window, and encoded where it will
+ * be sent from. Everything that is not so in each request is behind one of four comparisons: is the
+ * link's credit used up, is the window full (or held, see client.c), has the cache no number on
+ * this link, did the last request belong to another cache.
+ */
+#include <string.h>
+
+#include "base/assert.h"
+#include "engine/client.h"
+#include "engine/error.h"
+
+#define TIMEOUT_MS_DEFAULT 10000
+/* Longer deadlines are this long: eleven days. */
+#define TIMEOUT_MS_MAX 1000000000
+
+/* One request, as it is put together. */
+struct message {
+    uint8_t type; /* enum frame_type or a verb's number */
+    uint8_t value_type;
+    uint16_t slot;
+    fero_slice key;
+    struct bytes value;
+    struct bytes extensions;
+};
+
+/* What the caller wants to hear of it. */
+struct wish {
+    int32_t want;
+    int64_t timeout_ms;
+    fero_done_fn done;
+    void *ud;
+};
+
+/* ---------------------------------------------------------------------------- the rare cases */
+
+static COLD int not_a_client(const struct client_cache *cache)
+{
+    return error_set(FERO_E_INVAL, cache == NULL ? "the cache is NULL"
+                                                 : "requests are made by clients: open the cache "
+                                                   "with a runtime whose option `client` is 1");
+}
+
+static COLD int key_is_bad(const struct client *client, size_t bytes)
+{
+    if (bytes == 0) return error_set(FERO_E_INVAL, "the key is empty");
+    return error_set(FERO_E_TOOBIG, "a key of %zu bytes is over the node's limit of %u", bytes,
+                     client->key_bytes_max);
+}
+
+static COLD int value_is_bad(const struct client *client, const fero_val *value, size_t bytes)
+{
+    if (value->type < 0 || value->type >= VALUE_TYPES_COUNT)
+        return error_set(FERO_E_TYPE, "value type %d does not exist", value->type);
+    return error_set(FERO_E_TOOBIG, "a value of %zu bytes is over the node's limit of %u", bytes,
+                     client->value_bytes_max);
+}
+
+/* A caller's struct of another version: its fields, as far as they go. */
+static COLD int take_wish(struct wish *wish, const fero_wopts *opts)
+{
+    fero_wopts own = {0};
+    if (opts->size < sizeof opts->size)
+        return error_set(FERO_E_INVAL, "fero_wopts.size is %zu: set it to sizeof(fero_wopts)",
+                         opts->size);
+    memcpy(&own, opts, min_u64(opts->size, sizeof own));
+    if (own.want < FERO_NOTHING || own.want > FERO_REPLY)
+        return error_set(FERO_E_INVAL, "want is %d, but must be from 0 to 2", own.want);
+    if (own.timeout_ms < 0 && own.timeout_ms != FERO_OFF)
+        return error_set(FERO_E_INVAL, "timeout_ms is %lld", (long long)own.timeout_ms);
+    *wish = (struct wish){own.want, own.timeout_ms, own.done, own.ud};
+    if (wish->timeout_ms == FERO_OFF || wish->timeout_ms > TIMEOUT_MS_MAX)
+        wish->timeout_ms = TIMEOUT_MS_MAX;
+    return 0;
+}
+
+static COLD int link_is_down(struct client *client, const struct client_link *link)
+{
+    const char *reason = client->reason[0] != 0 ? client->reason : "not connected yet";
+    return error_set(FERO_E_NOTCONN, "the link to shard %u is down (%s): fero_run dials it again",
+                     link->index, reason);
+}
+
+/* "Full" is part of normal operation and must not cost a formatted line. */
+static int full(struct client *client)
+{
+    client->is_starved = true;
+    return error_set_text(FERO_E_AGAIN,
+                          "the window or the outbox is full: call fero_run, then try again");
+}
+
+/*
+ * Makes sure that a request of `bytes` may be written: opens the window, reads the clock, asks for
+ * credit, begins a chunk or a run. After it, the four comparisons hold.
+ */
+static NO_INLINE int make_room(struct client_cache *cache, struct client_link *link, size_t bytes)
+{
+    struct client *client = cache->client;
+    struct window *window = &client->window;
+    if (client->is_stopping) return error_set(FERO_E_CLOSED, "the runtime is stopping");
+    if (client->clock_is_old && !client->is_in_turn) {
+        client_now(client);
+        client->clock_is_old = false;
+    }
+    if (link->state != CLIENT_LINK_UP) return link_is_down(client, link);
+    if (cache->numbers[link->index] == CLIENT_CACHE_UNKNOWN)
+        return error_set(FERO_E_NOTFOUND, "the node at %s has no cache \"%s\"", client->home_text,
+                         cache->name_bytes);
+    window_begin(window, client->now_tick);
+    if (window_is_full(window)) return full(client);
+    if (client_link_credit(link) < bytes) return full(client);
+    if ((size_t)(link->stop - link->backlog.at) < bytes) {
+        if (backlog_grow(&link->backlog, bytes, window->next, link->requests) < 0)
+            return error_set(FERO_E_NOMEM, "no memory for a request of %zu bytes", bytes);
+        client_link_credit(link);
+    }
+    if (link->run_cache != cache->index) {
+        if (runs_push(&link->runs, cache->index, link->requests + 1) < 0)
+            return error_set(FERO_E_NOMEM, "no memory to count requests");
+        link->run_cache = cache->index;
+    }
+    return 0;
+}
+
+/* An operation for the request. Whoever waits without saying for what waits for the reply. */
+static NO_INLINE int take_op(struct client *client, const fero_wopts *opts, struct wish *wish,
+                             fero_op **op, uint32_t *number)
+{
+    *op = ops_take(client->ops);
+    if (*op == NULL)
+        return error_set(FERO_E_NOMEM, "no memory for an operation, or over %d are not freed",
+                         OPS_BLOCK_COUNT * OPS_BLOCKS_MAX);
+    if (opts == NULL) wish->want = FERO_REPLY;
+    *number = (*op)->number;
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------ the fast path */
+
+/* Copies like memcpy; keys are short, and a call costs more than their copy. */
+static ALWAYS_INLINE void copy_short(uint8_t *to, const void *from, size_t bytes)
+{
+    const uint8_t *source = from;
+    if (bytes - 8 <= 8) {
+        uint64_t first;
+        uint64_t last;
+        memcpy(&first, source, 8);
+        memcpy(&last, source + bytes - 8, 8);
+        memcpy(to, &first, 8);
+        memcpy(to + bytes - 8, &last, 8);
+    } else if (bytes > 0) {
+        memcpy(to, source, bytes);
+    }
+}
+
+/* Bytes of a value on the wire and where they are. `truth` is room for a boolean. */
+static ALWAYS_INLINE int read_value(struct message *message, const struct client *client,
+                                    const fero_val *value, uint8_t *truth)
+{
+    message->value = (struct bytes){NULL, 0};
+    message->value_type = VALUE_UNDEFINED;
+    if (value == NULL) return 0;
+    message->value_type = (uint8_t)value->type;
+    if (LIKELY(value->type == VALUE_BYTES || value->type == VALUE_STRING ||
+               value->type == VALUE_JSON)) {
+        message->value = (struct bytes){value->s.ptr, value->s.len};
+        if (UNLIKELY(value->s.len > client->value_bytes_max))
+            return value_is_bad(client, value, value->s.len);
+        return 0;
+    }
+    switch ((uint32_t)value->type) {
+    case VALUE_DOUBLE: message->value = (struct bytes){&value->num, 8}; return 0;
+    case VALUE_INT64: message->value = (struct bytes){&value->i64, 8}; return 0;
+    case VALUE_BOOL:
+        *truth = value->i64 != 0;
+        message->value = (struct bytes){truth, 1};
+        return 0;
+    case VALUE_UNDEFINED:
+    case VALUE_NULL: return 0;
+    default: return value_is_bad(client, value, 0);
+    }
+}
+
+static ALWAYS_INLINE int read_wish(struct wish *wish, const fero_wopts *opts)
+{
+    if (opts == NULL) {
+        *wish = (struct wish){.want = FERO_NOTHING};
+        return 0;
+    }
+    bool is_plain = opts->size == sizeof *opts && (uint32_t)opts->want <= FERO_REPLY &&
+                    (uint64_t)opts->timeout_ms <= TIMEOUT_MS_MAX;
+    if (UNLIKELY(!is_plain)) return take_wish(wish, opts);
+    *wish = (struct wish){opts->want, opts->timeout_ms, opts->done, opts->ud};
+    return 0;
+}
+
+static ALWAYS_INLINE struct client_link *link_of_key(struct client *client, fero_slice key,
+                                                     uint16_t *slot)
+{
+    *slot = FRAME_SLOT_ANY;
+    if (client->links_count <= 1) return client->links[0];
+    *slot = slot_of_key(key.ptr, key.len);
+    return client->links[client->slot_link[*slot]];
+}
+
+static ALWAYS_INLINE void encode(uint8_t *to, const struct message *message, uint32_t seq,
+                                 uint16_t cache, int32_t want, size_t length, size_t padded)
+{
+    static const uint64_t zero;
+    struct frame_request header = {
+        .length = (uint32_t)length,
+        .type = message->type,
+        .flags = (uint8_t)(message->value_type | (uint32_t)want << FRAME_WANT_SHIFT |
+                           (message->extensions.size > 0 ? FRAME_EXTENDED : 0)),
+        .key_len = (uint16_t)message->key.len,
+        .cache = cache,
+        .slot = message->slot,
+        .seq = seq};
+    memcpy(to + padded - 8, &zero, 8); /* the padding; what is no padding is written next */
+    memcpy(to, &header, sizeof header);
+    to += sizeof header;
+    if (message->extensions.size > 0) {
+        memcpy(to, message->extensions.data, message->extensions.size);
+        to += message->extensions.size;
+    }
+    copy_short(to, message->key.ptr, message->key.len);
+    if (message->value.size > 0)
+        memcpy(to + message->key.len, message->value.data, message->value.size);
+}
+
+static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link *link,
+                                 const struct message *message, const fero_wopts *opts,
+                                 fero_op **op)
+{
+    struct client *client = cache->client;
+    struct window *window = &client->window;
+    struct wish wish;
+    uint32_t op_number = 0;
+    int err = read_wish(&wish, opts);
+    if (UNLIKELY(err < 0)) return err;
+    size_t length = sizeof(struct frame_request) + message->extensions.size + message->key.len +
+                    message->value.size;
+    size_t padded = round_up_8(length);
+    bool is_ready = (size_t)(link->stop - link->backlog.at) >= padded && !window_is_full(window) &&
+                    link->run_cache == cache->index &&
+                    cache->numbers[link->index] != CLIENT_CACHE_UNKNOWN;
+    if (UNLIKELY(!is_ready) && (err = make_room(cache, link, padded)) < 0) return err;
+    if (UNLIKELY(op != NULL) && (err = take_op(client, opts, &wish, op, &op_number)) < 0)
+        return err;
+
+    int64_t timeout_ms = wish.timeout_ms > 0 ? wish.timeout_ms : TIMEOUT_MS_DEFAULT;
+    uint32_t ticks = (uint32_t)((uint64_t)timeout_ms * NS_PER_MS >> CLIENT_TICK_SHIFT) + 1;
+    uint64_t seq = window->next;
+    bool waits = LIKELY(wish.want == FERO_REPLY);
+    struct flight *flight =
+        window_add(window, flight_tag(waits ? FLIGHT_REPLY : FLIGHT_ACK, link->index), cache->index,
+                   op_number, client->now_tick + ticks);
+    if (waits) {
+        flight->done = wish.done;
+        flight->ud = wish.ud;
+    } else {
+        window_list_push(window, &link->acks, seq);
+    }
+    if (message->type >= FRAME_VERB_FIRST) flight->flags = FLIGHT_NUMBERED;
+    encode(link->backlog.at, message, (uint32_t)seq, cache->numbers[link->index], wish.want, length,
+           padded);
+    link->backlog.at += padded;
+    link->requests++;
+    cache->counts.sent++;
+    if (UNLIKELY(client->is_unbatched)) client_send_now(client, link);
+    return 0;
+}
+
+/* --------------------------------------------------------------------------------- requests */
+
+static ALWAYS_INLINE bool is_client(const struct client_cache *cache)
+{
+    return cache != NULL && cache->head.kind == RUNTIME_CLIENT;
+}
+
+/* A request that must have a key. */
+static ALWAYS_INLINE int request_with_key(fero_cache *handle, uint8_t type, fero_slice key,
+                                          const fero_val *value, const fero_wopts *opts,
+                                          fero_op **op)
+{
+    struct client_cache *cache = (struct client_cache *)handle;
+    struct message message = {.type = type, .key = key};
+    uint8_t truth = 0;
+    if (UNLIKELY(!is_client(cache))) return not_a_client(cache);
+    struct client *client = cache->client;
+    if (UNLIKELY(key.len - 1 >= client->key_bytes_max)) return key_is_bad(client, key.len);
+    int err = read_value(&message, client, value, &truth);
+    if (UNLIKELY(err < 0)) return err;
+    struct client_link *link = link_of_key(client, key, &message.slot);
+    return request(cache, link, &message, opts, op);
+}
+
+int fero_update(fero_cache *cache, fero_slice key, const fero_val *value, const fero_wopts *opts,
+                fero_op **op)
+{
+    return request_with_key(cache, FRAME_UPDATE, key, value, opts, op);
+}
+
+int fero_remove(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op **op)
+{
+    return request_with_key(cache, FRAME_REMOVE, key, NULL, opts, op);
+}
+
+int fero_get(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op **op)
+{
+    return request_with_key(cache, FRAME_GET, key, NULL, opts, op);
+}
+
+/* The next link in turn that is up, or the next one. */
+static struct client_link *any_link(struct client *client)
+{
+    for (uint32_t tried = 0; tried < client->links_count; tried++) {
+        uint32_t index = client->next_link++ % client->links_count;
+        if (client->links[index]->state == CLIENT_LINK_UP) return client->links[index];
+    }
+    return client->links[0];
+}
+
+static bool is_verb(const struct client_verb *verb, fero_slice name)
+{
+    return verb->bytes == name.len && memcmp(verb->name, name.ptr, name.len) == 0;
+}
+
+/* The number of a verb, or FRAME_VERB where the node gave it none. */
+static uint8_t verb_number(struct client_cache *cache, fero_slice name)
+{
+    if (cache->verbs_count == 0) return FRAME_VERB;
+    if (LIKELY(is_verb(&cache->verbs[cache->verb_last], name)))
+        return cache->verbs[cache->verb_last].type;
+    for (uint32_t i = 0; i < cache->verbs_count; i++) {
+        if (!is_verb(&cache->verbs[i], name)) continue;
+        cache->verb_last = i;
+        return cache->verbs[i].type;
+    }
+    return FRAME_VERB;
+}
+
+static NO_INLINE int request_by_name(struct client_cache *cache, struct client_link *link,
+                                     struct message *message, fero_slice verb,
+                                     const fero_wopts *opts, fero_op **op)
+{
+    uint8_t block[EXTENSIONS_BYTES_MAX];
+    struct extensions extensions = {.present = 1u << EXT_VERB, .verb = {verb.ptr, verb.len}};
+    message->extensions = (struct bytes){block, extensions_encode(&extensions, block)};
+    return request(cache, link, message, opts, op);
+}
+
+int fero_send(fero_cache *handle, fero_slice verb, fero_slice key, const fero_val *value,
+              const fero_wopts *opts, fero_op **op)
+{
+    struct client_cache *cache = (struct client_cache *)handle;
+    uint8_t truth = 0;
+    if (UNLIKELY(!is_client(cache))) return not_a_client(cache);
+    struct client *client = cache->client;
+    if (UNLIKELY(verb.len == 0 || verb.len > FRAME_NAME_BYTES_MAX))
+        return error_set(FERO_E_INVAL, "a verb of %zu bytes, but it must have 1 to %d", verb.len,
+                         FRAME_NAME_BYTES_MAX);
+    if (UNLIKELY(key.len > client->key_bytes_max)) return key_is_bad(client, key.len);
+    struct message message = {.type = verb_number(cache, verb), .key = key, .slot = FRAME_SLOT_ANY};
+    int err = read_value(&message, client, value, &truth);
+    if (UNLIKELY(err < 0)) return err;
+    struct client_link *link =
+        key.len > 0 ? link_of_key(client, key, &message.slot) : any_link(client);
+    if (UNLIKELY(message.type == FRAME_VERB))
+        return request_by_name(cache, link, &message, verb, opts, op);
+    return request(cache, link, &message, opts, op);
+}
+
+int fero_ask_info(fero_cache *handle, int32_t shard, const fero_wopts *opts, fero_op **op)
+{
+    struct client_cache *cache = (struct client_cache *)handle;
+    if (!is_client(cache)) return not_a_client(cache);
+    struct client *client = cache->client;
+    if (shard < -1 || (shard >= 0 && (uint32_t)shard >= client->links_count))
+        return error_set(FERO_E_INVAL, "shard is %d, but must be from 0 to %d, or -1 for any",
+                         shard, (int)client->links_count - 1);
+    struct client_link *link = shard < 0 ? any_link(client) : client->links[shard];
+    struct message message = {.type = FRAME_INFO, .slot = FRAME_SLOT_ANY};
+    return request(cache, link, &message, opts, op);
+}
+
+/* ------------------------------------------------------------------------------- operations */
+
+int fero_wait(fero_op *op, int64_t timeout_ms, fero_result *result)
+{
+    if (op == NULL || op->is_freed) return error_set(FERO_E_INVAL, "no operation, or a freed one");
+    struct client *client = op->ops->client;
+    if (!op->is_done) {
+        ASSERT(client != NULL);
+        if (client->is_in_turn)
+            return error_set(FERO_E_INVAL, "fero_wait cannot be called by a callback");
+        uint64_t until_ns = TIME_NEVER;
+        uint64_t now_ns = client_now(client);
+        if (timeout_ms >= 0 && timeout_ms < TIMEOUT_MS_MAX)
+            until_ns = now_ns + (uint64_t)timeout_ms * NS_PER_MS;
+        do {
+            client_turn(client, until_ns == TIME_NEVER
+                                    ? TIME_NEVER
+                                    : until_ns - min_u64(until_ns, client->now_ns));
+        } while (!op->is_done && client->now_ns < until_ns);
+        client->clock_is_old = true;
+    }
+    if (!op->is_done)
+        return error_set(FERO_E_TIMEOUT, "no answer within %lld ms; the operation goes on",
+                         (long long)timeout_ms);
+    const fero_val *value = &op->result.value;
+    if (op->result.outcome != FERO_OUTCOME_OK)
+        error_set(op->result.error, "%.*s",
+                  value->type == FERO_T_STRING ? (int)min_u64(value->s.len, 400) : 64,
+                  value->type == FERO_T_STRING ? (const char *)value->s.ptr
+                                               : fero_strerror(op->result.error));
+    if (result != NULL) *result = op->result;
+    return 0;
+}
+
+void fero_op_free(fero_op *op)
+{
+    if (op == NULL) return;
+    ASSERT(!op->is_freed);
+    if (op->is_done)
+        ops_put(op);
+    else
+        op->is_freed = true;
+}
+
+/* ----------------------------------------------------------------------------------- caches */
+
+int fero_close(fero_cache *handle)
+{
+    struct client_cache *cache = (struct client_cache *)handle;
+    if (cache == NULL) return error_set(FERO_E_INVAL, "the cache is NULL");
+    /* A server's cache lives as long as its runtime. */
+    return is_client(cache) ? client_close(cache) : 0;
+}
+
+void fero_counts_get(const fero_cache *handle, fero_counts *counts)
+{
+    const struct client_cache *cache = (const struct client_cache *)handle;
+    *counts = is_client(cache) ? cache->counts : (fero_counts){0};
+}
+
+int fero_shards(const fero_cache *handle)
+{
+    const struct client_cache *cache = (const struct client_cache *)handle;
+    return is_client(cache) ? (int)cache->client->links_count : 0;
+}

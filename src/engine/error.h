@@ -1,0 +1,11 @@
+/*
+ * The text of the calling thread's last failure, for fero_errmsg.
+ */
+#pragma once
+
+#include "base/attr.h"
+
+/* Remembers one line and returns `err` (a FERO_E_...), so that it can stand in a return. */
+int error_set(int err, const char *format, ...) PRINTF_LIKE(2, 3);
+/* The same for a text that lives for ever: costs no formatting. */
+int error_set_text(int err, const char *text);

@@ -1,0 +1,350 @@
+/*
+ * A node is one runtime: this file starts its shards and stops them. The control thread (the
+ * caller's) speaks to a shard through one command word and waits for its answer; everything else
+ * that shards do, they do among themselves.
+ */
+#include "engine/server.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/ck.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "engine/error.h"
+#include "engine/handler.h"
+#include "engine/runtime.h"
+#include "engine/settings.h"
+#include "net/uring.h"
+#include "ring/slot.h"
+#include "shard/mailbox.h"
+#include "shard/shard.h"
+
+/* How often the control thread looks for an answer. */
+#define ANSWER_POLL_NS (100 * NS_PER_US)
+
+struct server_thread {
+    struct server *server;
+    struct shard *shard;
+    pthread_t thread;
+    bool started;
+    sem_t ready; /* posted once: the shard is up, or `err` says why not */
+    int err;
+    char reason[URING_REASON_BYTES];
+};
+
+/* One cache as the public API hands it out. */
+struct server_cache {
+    struct cache_definition definition;
+    struct server *server;
+};
+
+struct server {
+    struct runtime_head head;
+    struct settings settings;
+    struct trace trace;
+    struct mailbox *mailboxes;
+    struct shard *shards[SHARDS_MAX];
+    struct server_thread *threads;
+    uint16_t slot_owner[SLOTS_COUNT];
+    struct server_cache *caches[CACHES_MAX];
+    uint32_t caches_count;
+    struct address listen;
+    uint16_t port_last;
+    char address[ADDRESS_TEXT_BYTES];
+};
+
+static void forward_log(enum trace_level level, const char *line, void *context)
+{
+    const fero_runtime_opts *opts = context;
+    opts->log((int32_t)level, line, opts->log_ud);
+}
+
+/* Contiguous ranges, as even as they can be. */
+static void deal_slots(struct server *server)
+{
+    uint32_t shards = server->settings.shard.shards_count;
+    for (uint32_t slot = 0; slot < SLOTS_COUNT; slot++)
+        server->slot_owner[slot] = (uint16_t)((uint64_t)slot * shards / SLOTS_COUNT);
+}
+
+/* ------------------------------------------------------------------------- a shard's thread */
+
+static int listen_on_first_free(struct server *server, struct io *io)
+{
+    uint16_t port = address_port(&server->listen);
+    int err;
+    do {
+        address_set_port(&server->listen, port);
+        err = io_listen(io, &server->listen, NULL);
+    } while (err == -EADDRINUSE && port++ < server->port_last);
+    if (err < 0) return err;
+    struct address real;
+    err = io_listen_address(io, &real);
+    if (err == 0) address_format(&real, server->address);
+    return err;
+}
+
+static int thread_open(struct server_thread *thread)
+{
+    struct server *server = thread->server;
+    struct shard *shard = thread->shard;
+    uint32_t index = (uint32_t)(thread - server->threads);
+    const struct cpu_list *cpus = &server->settings.cpus;
+    uint16_t cpu = cpus->cpus[index % cpus->count];
+    struct io *io;
+    shard->cpu = cpus_pin(cpu) == 0 ? cpu : -1;
+    struct uring_options options = {.features = server->settings.io_features,
+                                    .connections_max = server->settings.shard.connections_max,
+                                    .trace = &server->trace};
+    int err = uring_open(&options, &io, thread->reason);
+    if (err < 0) return err;
+    err = shard_init(shard, index, io, &server->mailboxes[index], server->shards,
+                     server->slot_owner, &server->settings.shard);
+    if (err < 0) {
+        snprintf(thread->reason, sizeof thread->reason,
+                 "cannot reserve %llu bytes of address space: lower memory.max or raise ulimit -v",
+                 (unsigned long long)server->settings.memory_max_bytes);
+        io_destroy(io);
+        return err;
+    }
+    if (index != 0) return 0;
+    err = listen_on_first_free(server, io);
+    if (err < 0) {
+        char text[ADDRESS_TEXT_BYTES];
+        snprintf(thread->reason, sizeof thread->reason, "cannot listen on %s: %s",
+                 address_format(&server->listen, text), strerror(-err));
+        shard_deinit(shard);
+    }
+    return err;
+}
+
+static void *thread_main(void *argument)
+{
+    struct server_thread *thread = argument;
+    char name[16];
+    uint32_t index = (uint32_t)(thread - thread->server->threads);
+    snprintf(name, sizeof name, "fero-shard-%u", index % 1000);
+    pthread_setname_np(pthread_self(), name);
+    assert_context_set(name);
+    clockid_t cpu_clock;
+    if (pthread_getcpuclockid(pthread_self(), &cpu_clock) == 0) thread->shard->cpu_clock = cpu_clock;
+    thread->err = thread_open(thread);
+    bool up = thread->err == 0;
+    sem_post(&thread->ready);
+    if (up) shard_run(thread->shard);
+    return NULL;
+}
+
+static int thread_start(struct server *server, uint32_t index)
+{
+    struct server_thread *thread = &server->threads[index];
+    thread->server = server;
+    thread->shard = server->shards[index];
+    if (sem_init(&thread->ready, 0, 0) != 0) return -errno;
+    int err = pthread_create(&thread->thread, NULL, thread_main, thread);
+    if (err != 0) {
+        sem_destroy(&thread->ready);
+        return -err;
+    }
+    while (sem_wait(&thread->ready) != 0) {
+    }
+    if (thread->err < 0) {
+        pthread_join(thread->thread, NULL);
+        sem_destroy(&thread->ready);
+        return thread->err;
+    }
+    thread->started = true;
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------ commands */
+
+static void command_post(struct shard *shard, enum shard_command command, const void *argument)
+{
+    shard->command_argument = argument;
+    store_release_u32(&shard->command_done, 0);
+    store_release_u32(&shard->command, command);
+    io_wake(shard->io, NULL);
+}
+
+static int command_wait(struct shard *shard)
+{
+    struct timespec pause = {0, ANSWER_POLL_NS};
+    while (load_acquire_u32(&shard->command_done) == 0) nanosleep(&pause, NULL);
+    return shard->command_result;
+}
+
+/* ------------------------------------------------------------------------- start and stop */
+
+static void server_free(struct server *server)
+{
+    uint32_t shards = server->settings.shard.shards_count;
+    for (uint32_t i = 0; i < server->caches_count; i++) definition_free(&server->caches[i]->definition);
+    for (uint32_t i = 0; i < server->caches_count; i++) memory_put(server->caches[i]);
+    for (uint32_t i = 0; i < shards; i++) memory_put(server->shards[i]);
+    memory_put(server->threads);
+    if (server->mailboxes != NULL) mailboxes_deinit(server->mailboxes, shards);
+    memory_put(server->mailboxes);
+    memory_put(server->trace.context);
+    memory_put(server);
+}
+
+static int server_allocate(struct server *server, const fero_runtime_opts *opts)
+{
+    uint32_t shards = server->settings.shard.shards_count;
+    fero_runtime_opts *copy = memory_take(sizeof *copy);
+    if (copy == NULL) return -ENOMEM;
+    *copy = *opts;
+    server->trace = (struct trace){.function = opts->log != NULL ? forward_log : NULL,
+                                   .context = copy,
+                                   .level = (enum trace_level)opts->log_level};
+    server->settings.shard.trace = &server->trace;
+    server->threads = memory_take(shards * sizeof *server->threads);
+    if (server->threads == NULL) return -ENOMEM;
+    for (uint32_t i = 0; i < shards; i++) {
+        server->shards[i] = memory_take(sizeof(struct shard));
+        if (server->shards[i] == NULL) return -ENOMEM;
+    }
+    struct mailbox *mailboxes = memory_take(shards * sizeof *mailboxes);
+    if (mailboxes == NULL) return -ENOMEM;
+    int err = mailboxes_init(mailboxes, shards, server->settings.shard.lane_bytes);
+    if (err < 0) {
+        memory_put(mailboxes);
+        return err;
+    }
+    server->mailboxes = mailboxes;
+    return 0;
+}
+
+static void stop_threads(struct server *server)
+{
+    uint32_t shards = server->settings.shard.shards_count;
+    for (uint32_t i = 0; i < shards; i++)
+        if (server->threads[i].started)
+            command_post(server->shards[i], COMMAND_STOP, NULL);
+    for (uint32_t i = 0; i < shards; i++)
+        if (server->threads[i].started) pthread_join(server->threads[i].thread, NULL);
+    /* Only now: until all have stopped, any of them may wake any other's io. */
+    for (uint32_t i = 0; i < shards; i++) {
+        if (!server->threads[i].started) continue;
+        sem_destroy(&server->threads[i].ready);
+        shard_deinit(server->shards[i]);
+    }
+}
+
+static uint64_t descriptors_max(void)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 1024;
+}
+
+static int parse_listen(struct server *server, const fero_runtime_opts *opts)
+{
+    const char *text = opts->listen != NULL ? opts->listen : "127.0.0.1";
+    if (address_parse(&server->listen, text, server->settings.port_first) < 0)
+        return error_set(FERO_E_INVAL, "listen is \"%s\", but must be an address such as 127.0.0.1",
+                         text);
+    if (!address_is_loopback(&server->listen))
+        return error_set(FERO_E_DENIED,
+                         "%s is not a loopback address: this version has no tokens yet, so it "
+                         "listens on loopback only",
+                         text);
+    server->port_last = server->settings.port_last;
+    return 0;
+}
+
+int server_start(const fero_runtime_opts *opts, struct server **out)
+{
+    struct cpu_list allowed;
+    cpus_allowed(&allowed);
+    struct server *server = memory_take(sizeof *server);
+    if (server == NULL) return error_set(FERO_E_NOMEM, "no memory");
+    server->head.kind = RUNTIME_SERVER;
+    int err = settings_make(&server->settings, opts, machine_memory_bytes(), &allowed,
+                            descriptors_max());
+    if (err == 0) err = parse_listen(server, opts);
+    if (err < 0) {
+        memory_put(server);
+        return err;
+    }
+    deal_slots(server);
+    if (server_allocate(server, opts) < 0) {
+        server_free(server);
+        return error_set(FERO_E_NOMEM, "no memory for %u shards",
+                         server->settings.shard.shards_count);
+    }
+    for (uint32_t i = 0; i < server->settings.shard.shards_count; i++) {
+        err = thread_start(server, i);
+        if (err == 0) continue;
+        error_set(err == -EADDRINUSE ? FERO_E_EXISTS : FERO_E_SYS, "%s",
+                  server->threads[i].reason[0] != 0 ? server->threads[i].reason : strerror(-err));
+        stop_threads(server);
+        server_free(server);
+        return err == -EADDRINUSE ? FERO_E_EXISTS : FERO_E_SYS;
+    }
+    *out = server;
+    return 0;
+}
+
+int server_stop(struct server *server, int64_t drain_ms)
+{
+    (void)drain_ms; /* a shard's own bound is shorter than any sensible one */
+    stop_threads(server);
+    server_free(server);
+    return 0;
+}
+
+int server_open(struct server *server, const char *name, const fero_opts *opts, fero_cache **out)
+{
+    for (uint32_t i = 0; i < server->caches_count; i++) {
+        if (strcmp(server->caches[i]->definition.name, name) != 0) continue;
+        *out = (fero_cache *)server->caches[i];
+        return 0;
+    }
+    if (server->caches_count == CACHES_MAX)
+        return error_set(FERO_E_NOMEM, "a node has at most %d caches", CACHES_MAX);
+    struct server_cache *cache = memory_take(sizeof *cache);
+    if (cache == NULL) return error_set(FERO_E_NOMEM, "no memory for cache %s", name);
+    cache->server = server;
+    int err = definition_make(&cache->definition, name, server->caches_count, opts, cache);
+    if (err < 0) {
+        memory_put(cache);
+        return err;
+    }
+    for (uint32_t i = 0; i < server->settings.shard.shards_count; i++) {
+        command_post(server->shards[i], COMMAND_OPEN_CACHE, &cache->definition);
+        if (command_wait(server->shards[i]) == 0) continue;
+        /* Shards that have it keep it: the definition stays as long as the runtime. */
+        if (i > 0) server->caches[server->caches_count++] = cache;
+        return error_set(FERO_E_NOMEM, "no memory for cache %s on shard %u", name, i);
+    }
+    server->caches[server->caches_count++] = cache;
+    *out = (fero_cache *)cache;
+    return 0;
+}
+
+int64_t server_info(struct server *server, char *buffer, size_t bytes)
+{
+    const struct shard_options *shard = &server->settings.shard;
+    int head = snprintf(buffer, bytes, "{\"address\":\"%s\",\"memory_max_bytes\":%llu,\"node_info\":",
+                        server->address, (unsigned long long)server->settings.memory_max_bytes);
+    (void)shard;
+    if (head < 0 || (size_t)head + 2 >= bytes) return FERO_E_TOOBIG;
+    size_t body = info_write(server->shards[0], buffer + head, bytes - (size_t)head - 1);
+    buffer[(size_t)head + body] = '}';
+    if ((size_t)head + body + 1 < bytes) buffer[(size_t)head + body + 1] = 0;
+    return (int64_t)((size_t)head + body + 1);
+}
+
+const char *server_address(const struct server *server)
+{
+    return server->address;
+}

@@ -1,0 +1,174 @@
+#include "engine/settings.h"
+
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/rng.h"
+#include "engine/error.h"
+#include "net/uring.h"
+#include "wire/frame.h"
+
+#define MEMORY_MIN (64 * MIB)
+#define HISTORY_DEFAULT_MAX (256 * MIB)
+#define GARBAGE_DEFAULT_MAX (256 * MIB)
+#define OUTBOX_DEFAULT (1 * MIB)
+#define KEY_DEFAULT (1 * KIB)
+#define VALUE_DEFAULT (1 * MIB)
+#define WINDOW_BYTES_DEFAULT (4 * MIB)
+#define LANE_DEFAULT (1 * MIB)
+#define CONNECTIONS_DEFAULT_MAX 65536
+#define SPIN_NS_DEFAULT (200 * NS_PER_US)
+/* Of adaptive waiting where there are more shards than processors. */
+#define SPIN_NS_CROWDED (5 * NS_PER_US)
+#define GREETING_NS (2 * NS_PER_S)
+/* Descriptors that are not connections: rings, events, files. */
+#define DESCRIPTORS_SPARE 64
+/* What a request may have beside key and value. */
+#define FRAME_OVERHEAD (FRAME_REQUEST_BYTES + EXTENSIONS_BYTES_MAX)
+
+struct range {
+    const char *name;
+    uint64_t low;
+    uint64_t high;
+};
+
+/* The option's value, or the default where it is 0; FERO_E_INVAL where it is out of its range. */
+static int take(uint64_t *to, int64_t given, uint64_t fallback, const struct range *range)
+{
+    if (given == 0) {
+        *to = fallback;
+        return 0;
+    }
+    if (given < 0 || (uint64_t)given < range->low || (uint64_t)given > range->high)
+        return error_set(FERO_E_INVAL, "%s is %lld, but must be from %llu to %llu", range->name,
+                         (long long)given, (unsigned long long)range->low,
+                         (unsigned long long)range->high);
+    *to = (uint64_t)given;
+    return 0;
+}
+
+static int take_memory(struct settings *settings, const fero_runtime_opts *opts,
+                       uint64_t machine_bytes)
+{
+    struct shard_options *shard = &settings->shard;
+    uint64_t shards = shard->shards_count;
+    uint64_t cap = max_u64(machine_bytes / 10 * 8, MEMORY_MIN * shards);
+    int err = take(&settings->memory_max_bytes, opts->memory_max_bytes, cap,
+                   &(struct range){"memory.max", MEMORY_MIN * shards, (uint64_t)1 << 46});
+    if (err < 0) return err;
+    cap = settings->memory_max_bytes;
+    err = take(&settings->history_max_bytes, opts->history_max_bytes,
+               min_u64(cap / 10, HISTORY_DEFAULT_MAX),
+               &(struct range){"partitions.history.max", 1, cap});
+    if (err < 0) return err;
+    err = take(&shard->history_records_max, opts->history_max_records, 0,
+               &(struct range){"partitions.history.max (records)", 1, UINT64_MAX / 2});
+    if (err < 0) return err;
+    /* A fifth of each share is left for the table, whose size follows the number of keys. */
+    shard->log_bytes_max = (size_t)(cap / shards / 5 * 4);
+    shard->history_bytes_max = (size_t)(settings->history_max_bytes / shards);
+    if (shard->history_records_max > 0)
+        shard->history_records_max = max_u64(shard->history_records_max / shards, 1);
+    shard->garbage_bytes_max = (size_t)(min_u64(cap / 10, GARBAGE_DEFAULT_MAX) / shards);
+    shard->sessions_bytes_max = (size_t)max_u64(cap / 50 / shards, 4 * MIB);
+    return 0;
+}
+
+static int take_sizes(struct settings *settings, const fero_runtime_opts *opts,
+                      uint64_t descriptors_max)
+{
+    struct shard_options *shard = &settings->shard;
+    uint64_t outbox = OUTBOX_DEFAULT;
+    uint64_t window_requests = 0;
+    uint64_t connections = 0;
+    uint64_t value_max = FRAME_BYTES_MAX - FRAME_OVERHEAD - KIB;
+    uint64_t connections_max = descriptors_max > DESCRIPTORS_SPARE * 2
+                                   ? descriptors_max - DESCRIPTORS_SPARE
+                                   : DESCRIPTORS_SPARE;
+    int err;
+    if (opts->outbox_max_bytes != FERO_OFF &&
+        (err = take(&outbox, opts->outbox_max_bytes, OUTBOX_DEFAULT,
+                    &(struct range){"outbox.max", 4 * KIB, GIB})) < 0)
+        return err;
+    uint64_t key = 0;
+    if ((err = take(&key, opts->key_max_bytes, KEY_DEFAULT,
+                    &(struct range){"key.max", 1, FRAME_KEY_BYTES_MAX})) < 0)
+        return err;
+    uint64_t value = 0;
+    if ((err = take(&value, opts->value_max_bytes, VALUE_DEFAULT,
+                    &(struct range){"value.max", 8, value_max - key})) < 0)
+        return err;
+    uint64_t lane = 0;
+    if ((err = take(&lane, opts->lane_bytes, LANE_DEFAULT,
+                    &(struct range){"lane.bytes", 128 * KIB, GIB})) < 0)
+        return err;
+    if (!is_power_of_two(lane))
+        return error_set(FERO_E_INVAL, "lane.bytes is %llu, but must be a power of two",
+                         (unsigned long long)lane);
+    if ((err = take(&window_requests, opts->window_requests, SESSION_WINDOW,
+                    &(struct range){"window.requests", 1, SESSION_WINDOW})) < 0)
+        return err;
+    if ((err = take(&shard->window_bytes, opts->window_bytes, WINDOW_BYTES_DEFAULT,
+                    &(struct range){"window.bytes", 4 * KIB, GIB})) < 0)
+        return err;
+    if ((err = take(&connections, opts->connections_max,
+                    min_u64(connections_max, CONNECTIONS_DEFAULT_MAX),
+                    &(struct range){"connections.max", 1, connections_max})) < 0)
+        return err;
+    shard->outbox_bytes_max = (size_t)outbox;
+    shard->unbatched = opts->outbox_max_bytes == FERO_OFF;
+    shard->key_bytes_max = (size_t)key;
+    shard->value_bytes_max = (size_t)value;
+    shard->frame_bytes_max = round_up_8(FRAME_OVERHEAD + (size_t)key + (size_t)value);
+    shard->lane_bytes = (size_t)lane;
+    shard->window_requests = (uint32_t)window_requests;
+    shard->window_bytes = max_u64(shard->window_bytes, shard->frame_bytes_max);
+    shard->connections_max = (uint32_t)connections;
+    return 0;
+}
+
+static int take_cpus(struct settings *settings, const fero_runtime_opts *opts,
+                     const struct cpu_list *allowed)
+{
+    settings->cpus = *allowed;
+    if (opts->cpus != NULL && cpus_parse(&settings->cpus, opts->cpus) < 0)
+        return error_set(FERO_E_INVAL, "cpus is \"%s\", but must be a list such as 2-7,10",
+                         opts->cpus);
+    uint64_t shards = 0;
+    int err = take(&shards, opts->shards, min_u64(settings->cpus.count, SHARDS_MAX),
+                   &(struct range){"shards", 1, SHARDS_MAX});
+    if (err < 0) return err;
+    settings->shard.shards_count = (uint32_t)shards;
+    settings->shard.spin_ns_max =
+        shards > settings->cpus.count ? SPIN_NS_CROWDED : SPIN_NS_DEFAULT;
+    return 0;
+}
+
+int settings_make(struct settings *settings, const fero_runtime_opts *opts, uint64_t machine_bytes,
+                  const struct cpu_list *allowed, uint64_t descriptors_max)
+{
+    *settings = (struct settings){.io_features = URING_FEATURES_DEFAULT};
+    int err = take_cpus(settings, opts, allowed);
+    if (err < 0) return err;
+    if ((err = take_memory(settings, opts, machine_bytes)) < 0) return err;
+    if ((err = take_sizes(settings, opts, descriptors_max)) < 0) return err;
+    if (opts->idle < FERO_IDLE_ADAPTIVE || opts->idle > FERO_IDLE_SLEEP)
+        return error_set(FERO_E_INVAL, "idle is %d, but must be from 0 to 2", opts->idle);
+    settings->shard.idle = (enum shard_idle)opts->idle;
+    settings->port_first = opts->port_first;
+    settings->port_last = opts->port_last > opts->port_first ? opts->port_last : opts->port_first;
+    const char *unknown;
+    size_t unknown_bytes;
+    if (opts->io_features != NULL && uring_features_parse(opts->io_features, &settings->io_features,
+                                                          &unknown, &unknown_bytes) < 0)
+        return error_set(FERO_E_INVAL, "io-features: \"%.*s\" is not a feature", (int)unknown_bytes,
+                         unknown);
+    settings->shard.greeting_ns_max = GREETING_NS;
+    settings->shard.node = rng_secret_u64();
+    settings->shard.cluster = rng_secret_u64();
+    settings->shard.hash_seed = rng_secret_u64();
+    settings->shard.view = 1;
+    settings->shard.incarnation = 1;
+    return 0;
+}

@@ -1,0 +1,31 @@
+/*
+ * From the options that the caller gave to the numbers that a node runs with: defaults, ranges, and
+ * what this machine has. Pure, but for reading the machine.
+ */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "base/cpus.h"
+#include "fero.h"
+#include "shard/shard.h"
+
+struct settings {
+    struct shard_options shard; /* per shard */
+    struct cpu_list cpus;       /* one for each shard, or fewer shared by several */
+    uint64_t memory_max_bytes;
+    uint64_t history_max_bytes;
+    uint16_t port_first;
+    uint16_t port_last;
+    uint32_t io_features;
+};
+
+/*
+ * Fills `settings`. `machine_bytes` is the memory of the machine or its control group, `allowed`
+ * the cpus that this process may use. FERO_E_INVAL with fero_errmsg naming option, value and range.
+ */
+MUST_CHECK int settings_make(struct settings *settings, const fero_runtime_opts *opts,
+                             uint64_t machine_bytes, const struct cpu_list *allowed,
+                             uint64_t descriptors_max);

@@ -1,0 +1,115 @@
+/*
+ * One record of a log: a change, which is a request as its owner accepted it.
+ *
+ * The first 24 bytes are those of the request (wire/frame.h); 32 more say where the change stands.
+ * The record in memory is the record on the wire and on disk: it is encoded once, is never written
+ * to again, and is followed by its key, its value and zeros up to a multiple of 8.
+ *
+ *   0        4    5     6       8     10    12       16
+ *   +--------+----+-----+-------+-----+-----+--------+----------------+
+ *   | length |type|flags|key_len|  0  | slot|  seq   |    key_hash    |
+ *   +--------+----+-----+-------+-----+-----+--------+----------------+
+ *   |  place (48) | seq_high(16)|  offset (48) | floor_delta (16)     |
+ *   +---------------------------+--------------------------------------+
+ *   |           hlc             |               session                |
+ *   +---------------------------+--------------------------------------+
+ *
+ * A change always has a key, so a record is at least 64 bytes: two records never begin in the same
+ * 64 bytes of a segment, which is what the index stands on (log/segments.h).
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "wire/frame.h"
+
+struct change {
+    uint32_t length; /* header, extensions, key and value; without the padding */
+    uint8_t type;    /* FRAME_UPDATE or FRAME_REMOVE */
+    uint8_t flags;   /* FRAME_VALUE_TYPE, FRAME_EXTENDED */
+    uint16_t key_len;
+    uint16_t cache; /* 0: a log belongs to one cache */
+    uint16_t slot;
+    uint32_t seq;           /* low half of the session's sequence number */
+    uint64_t key_hash;      /* under the cluster's seed */
+    uint64_t place_and_seq; /* place in the slot's log (48, from 1), sequence bits 32..47 */
+    uint64_t offset_and_floor; /* offset in the partition's log (48, from 1), seq - floor (16) */
+    uint64_t hlc;           /* hybrid logical clock: 48 bits of milliseconds, 16 of a counter */
+    uint64_t session;       /* 0: none */
+};
+_Static_assert(sizeof(struct change) == 56, "the change is on the wire and on disk");
+
+#define CHANGE_BYTES sizeof(struct change)
+#define CHANGE_48_BITS (((uint64_t)1 << 48) - 1)
+
+static inline uint64_t change_place(const struct change *change)
+{
+    return change->place_and_seq & CHANGE_48_BITS;
+}
+
+static inline uint64_t change_offset(const struct change *change)
+{
+    return change->offset_and_floor & CHANGE_48_BITS;
+}
+
+static inline uint64_t change_seq(const struct change *change)
+{
+    return (change->place_and_seq >> 48 << 32) | change->seq;
+}
+
+static inline size_t change_padded_bytes(const struct change *change)
+{
+    return round_up_8(change->length);
+}
+
+static inline const uint8_t *change_key(const struct change *change)
+{
+    return (const uint8_t *)(change + 1);
+}
+
+static inline const uint8_t *change_value(const struct change *change)
+{
+    return change_key(change) + change->key_len;
+}
+
+static inline size_t change_value_bytes(const struct change *change)
+{
+    return change->length - CHANGE_BYTES - change->key_len;
+}
+
+static inline enum value_type change_value_type(const struct change *change)
+{
+    return (enum value_type)(change->flags & FRAME_VALUE_TYPE);
+}
+
+/*
+ * The chain of a slot identifies its whole history in 8 bytes: equal chains at equal places mean
+ * equal changes. It mixes what identifies a change, not the payload, which the batch's checksum
+ * covers. Each step can be undone, because an odd multiplier has an inverse modulo 2^64: that is
+ * how a truncated slot gets its old chain back.
+ */
+#define CHAIN_MULTIPLIER 0x9e3779b97f4a7c15u
+#define CHAIN_INVERSE 0xf1de83e19937733du
+_Static_assert((uint64_t)(CHAIN_MULTIPLIER * CHAIN_INVERSE) == 1, "each undoes the other");
+
+static inline uint64_t change_identity_of(uint64_t session, uint64_t place_and_seq,
+                                          uint64_t key_hash, uint32_t seq)
+{
+    return session ^ (place_and_seq << 13 | place_and_seq >> 51) ^ key_hash ^ (uint64_t)seq << 32;
+}
+
+static inline uint64_t change_identity(const struct change *change)
+{
+    return change_identity_of(change->session, change->place_and_seq, change->key_hash,
+                              change->seq);
+}
+
+static inline uint64_t chain_next(uint64_t chain, uint64_t identity)
+{
+    return (chain ^ identity) * CHAIN_MULTIPLIER;
+}
+
+static inline uint64_t chain_previous(uint64_t chain, uint64_t identity)
+{
+    return (chain * CHAIN_INVERSE) ^ identity;
+}

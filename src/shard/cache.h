@@ -1,0 +1,42 @@
+/*
+ * A cache as one shard sees it: what every shard shares of it (name, verbs, handlers), which never
+ * changes once it is open, and the shard's own store.
+ */
+#pragma once
+
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "shard/store.h"
+#include "wire/frame.h"
+
+#define CACHES_MAX 256
+#define CACHE_VERBS_MAX (256 - FRAME_VERB_FIRST)
+
+struct request_context;
+
+/* What a handler did; negative is an enum reply_error with a minus sign. */
+enum handled { HANDLED_REPLIED = 0, HANDLED_NEXT = 1, HANDLED_IGNORED = 2 };
+typedef int32_t (*cache_handler_fn)(struct request_context *request, const void *verb);
+
+struct cache_verb {
+    char *name;
+    cache_handler_fn function;
+    const void *context;
+};
+
+/* Made by the engine before the shards see it, and freed after they are gone. */
+struct cache_definition {
+    char *name;
+    uint32_t number; /* index in every shard's caches[], and on the wire */
+    uint32_t verbs_count;
+    struct cache_verb *verbs;
+    struct cache_verb handler; /* sees what no verb matches; no function: the default handler */
+    uint8_t *verbs_bytes;      /* as they stand in OPENED */
+    size_t verbs_bytes_count;
+};
+
+struct cache {
+    const struct cache_definition *definition;
+    struct store store;
+};

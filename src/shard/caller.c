@@ -1,0 +1,435 @@
+#include "shard/caller.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "ring/slot.h"
+#include "shard/crossing.h"
+#include "shard/greeting.h"
+#include "shard/shard.h"
+
+/* A link that is refused has this long to take its REFUSE. */
+#define CLOSING_NS_MAX (2 * NS_PER_S)
+/* What may come before a link is greeted: a HELLO and a few OPENs. */
+#define GREETING_BYTES_MAX 4096
+
+/* ------------------------------------------------------------------------ the table of callers */
+
+static struct caller *caller_take(struct shard *shard)
+{
+    struct caller *caller = shard->callers_free;
+    if (caller != NULL) {
+        shard->callers_free = caller->next;
+    } else if (shard->callers_fresh < shard->options->connections_max) {
+        caller = &shard->callers[shard->callers_fresh];
+        caller->index = shard->callers_fresh++;
+    }
+    return caller;
+}
+
+static void timed_link(struct caller *caller, uint64_t deadline_ns)
+{
+    struct shard *shard = caller->shard;
+    caller->deadline_ns = deadline_ns;
+    caller->previous = NULL;
+    caller->next = shard->timed;
+    if (caller->next != NULL) caller->next->previous = caller;
+    shard->timed = caller;
+}
+
+static void timed_unlink(struct caller *caller)
+{
+    struct shard *shard = caller->shard;
+    if (caller->previous != NULL)
+        caller->previous->next = caller->next;
+    else
+        shard->timed = caller->next;
+    if (caller->next != NULL) caller->next->previous = caller->previous;
+    caller->next = NULL;
+    caller->previous = NULL;
+}
+
+static struct caller *caller_open(struct shard *shard, uint32_t conn)
+{
+    struct caller *caller = caller_take(shard);
+    if (caller == NULL) return NULL;
+    uint32_t index = caller->index;
+    uint32_t generation = caller->generation + 1;
+    *caller = (struct caller){.index = index,
+                              .generation = generation,
+                              .state = CALLER_GREETING,
+                              .waits_for = IO_NONE,
+                              .dirty = caller->dirty,
+                              .waiting = caller->waiting,
+                              .shard = shard};
+    link_init(&caller->link, shard->io, conn, GREETING_BYTES_MAX);
+    timed_link(caller, shard->now_ns + shard->options->greeting_ns_max);
+    io_set_context(shard->io, conn, caller);
+    count(&shard->counters.connections, 1);
+    return caller;
+}
+
+/* The kernel has let go: frees the caller. */
+static void caller_free(struct caller *caller)
+{
+    struct shard *shard = caller->shard;
+    if (caller->state == CALLER_GREETING || caller->state == CALLER_CLOSING) timed_unlink(caller);
+    if (caller->session != NULL) sessions_detach(&shard->sessions, caller->session);
+    link_deinit(&caller->link);
+    caller->session = NULL;
+    caller->state = CALLER_FREE;
+    caller->next = shard->callers_free;
+    shard->callers_free = caller;
+    shard->counters.connections--;
+    count(&shard->counters.closed, 1);
+}
+
+struct caller *caller_of(struct shard *shard, uint32_t index, uint32_t generation)
+{
+    ASSERT(index < shard->callers_fresh);
+    struct caller *caller = &shard->callers[index];
+    return caller->generation == generation && caller->state != CALLER_FREE ? caller : NULL;
+}
+
+void caller_mark_dirty(struct caller *caller)
+{
+    if (caller->dirty) return;
+    caller->dirty = true;
+    caller->shard->dirty[caller->shard->dirty_count++] = caller;
+}
+
+void caller_mark_waiting(struct caller *caller)
+{
+    if (caller->waiting) return;
+    caller->waiting = true;
+    caller->shard->waiting[caller->shard->waiting_count++] = caller;
+}
+
+/* --------------------------------------------------------------------------- closing */
+
+static void caller_close(struct caller *caller)
+{
+    if (caller->state == CALLER_CLOSED || caller->state == CALLER_FREE) return;
+    if (caller->state == CALLER_GREETING || caller->state == CALLER_CLOSING) timed_unlink(caller);
+    caller->state = CALLER_CLOSED;
+    io_close(caller->link.io, caller->link.conn);
+}
+
+void caller_refuse(struct caller *caller, const struct refusal *refusal)
+{
+    struct shard *shard = caller->shard;
+    if (caller->state != CALLER_GREETING && caller->state != CALLER_READY) return;
+    if (caller->state == CALLER_GREETING) timed_unlink(caller);
+    count(&shard->counters.refused, 1);
+    trace_line(shard->options->trace, TRACE_WARN, "link refused: %s (got %llu, limit %llu)",
+               refusal->text, (unsigned long long)refusal->got,
+               (unsigned long long)refusal->limit);
+    caller->state = CALLER_CLOSING;
+    timed_link(caller, shard->now_ns + CLOSING_NS_MAX);
+    io_pause(shard->io, caller->link.conn, NULL, 0);
+    uint8_t *to = link_reserve(&caller->link, REFUSE_BYTES_MAX);
+    if (to != NULL) link_commit(&caller->link, refuse_encode(refusal, to));
+    caller_mark_dirty(caller);
+}
+
+void callers_expire(struct shard *shard)
+{
+    struct caller *caller = shard->timed;
+    while (caller != NULL) {
+        struct caller *next = caller->next;
+        if (shard->now_ns >= caller->deadline_ns) {
+            struct refusal refusal = {ERROR_TIMEOUT, 0, shard->options->greeting_ns_max / NS_PER_MS,
+                                      "no HELLO within the time allowed (milliseconds)"};
+            if (caller->state == CALLER_GREETING)
+                caller_refuse(caller, &refusal);
+            else
+                caller_close(caller);
+        }
+        caller = next;
+    }
+}
+
+uint64_t callers_deadline_ns(const struct shard *shard)
+{
+    uint64_t deadline = TIME_NEVER;
+    for (const struct caller *caller = shard->timed; caller != NULL; caller = caller->next)
+        deadline = min_u64(deadline, caller->deadline_ns);
+    return deadline;
+}
+
+/* --------------------------------------------------------------------------- greeting */
+
+void caller_accept(struct shard *shard, uint32_t conn)
+{
+    count(&shard->counters.accepted, 1);
+    if (caller_open(shard, conn) == NULL) io_close(shard->io, conn);
+}
+
+static bool attach_session(struct caller *caller, const struct frame_hello *hello)
+{
+    struct shard *shard = caller->shard;
+    caller->seq_highest = hello->seq_first > 0 ? hello->seq_first - 1 : 0;
+    caller->session_id = hello->session;
+    if (hello->session == 0) return true;
+    caller->session = sessions_attach(&shard->sessions, hello->session);
+    return caller->session != NULL;
+}
+
+static void welcome(struct caller *caller, const struct frame_hello *hello)
+{
+    struct shard *shard = caller->shard;
+    const struct shard_options *options = shard->options;
+    struct refusal refusal = {ERROR_NO_MEMORY, 0, 0, "no memory for another session"};
+    if (!attach_session(caller, hello)) {
+        caller_refuse(caller, &refusal);
+        return;
+    }
+    uint16_t first_slots[SHARDS_MAX];
+    for (uint32_t slot = SLOTS_COUNT; slot-- > 0;)
+        first_slots[shard->slot_owner[slot]] = (uint16_t)slot;
+    struct frame_welcome frame = {.cluster = options->cluster,
+                                  .node = options->node,
+                                  .view = options->view,
+                                  .view_proposer = options->node,
+                                  .incarnation = options->incarnation,
+                                  .shard = (uint16_t)shard->index,
+                                  .shards_count = (uint16_t)options->shards_count,
+                                  .slots_count = SLOTS_COUNT,
+                                  .window_requests = options->window_requests,
+                                  .window_bytes = options->window_bytes,
+                                  .frame_bytes_max = (uint32_t)options->frame_bytes_max,
+                                  .key_bytes_max = (uint32_t)options->key_bytes_max,
+                                  .value_bytes_max = (uint32_t)options->value_bytes_max};
+    uint8_t *to = link_reserve(&caller->link, sizeof frame + sizeof first_slots + 8);
+    if (to == NULL) {
+        caller_refuse(caller, &refusal);
+        return;
+    }
+    link_commit(&caller->link, welcome_encode(&frame, first_slots, to));
+    timed_unlink(caller);
+    caller->state = CALLER_READY;
+    caller->link.frame_bytes_max = (uint32_t)options->frame_bytes_max;
+    caller_mark_dirty(caller);
+}
+
+/*
+ * The whole receive goes with the connection; the other shard reads the HELLO again. Where that
+ * cannot be (the HELLO came in pieces, the lane is full) this shard greets instead: it serves every
+ * slot, only over a lane.
+ */
+static bool hand_over(struct caller *caller, uint32_t to, const uint8_t *data, size_t size)
+{
+    struct shard *shard = caller->shard;
+    if (size > GREETING_BYTES_MAX) return false;
+    int fd = io_detach(shard->io, caller->link.conn);
+    if (fd < 0) return false;
+    if (!crossing_try_adopt(shard, to, fd, data, size)) close(fd);
+    caller_free(caller);
+    return true;
+}
+
+struct greeted {
+    struct caller *caller;
+    bool handed_over;
+};
+
+/* Takes the HELLO; what follows it is taken by the ready link. */
+static int64_t greet(void *context, uint8_t *data, size_t size)
+{
+    struct greeted *greeted = context;
+    struct caller *caller = greeted->caller;
+    struct shard *shard = caller->shard;
+    struct frame_prefix prefix;
+    if (size < sizeof prefix) return 0;
+    memcpy(&prefix, data, sizeof prefix);
+    if (prefix.length < sizeof prefix) return -EPROTO;
+    size_t padded = round_up_8(prefix.length);
+    /* A first frame that is no HELLO is refused before all of it has come. */
+    if (prefix.type == FRAME_HELLO && padded > size) return 0;
+    struct greeting_node node = {.shard = shard->index,
+                                 .shards_count = shard->options->shards_count,
+                                 .shard_any = shard->next_shard,
+                                 .cluster = shard->options->cluster,
+                                 .stopping = shard->stopping};
+    struct greeting greeting;
+    greeting_decide(&greeting, &node, data, min_u64(prefix.length, size));
+    if (greeting.action == GREETING_HAND_OVER) {
+        shard->next_shard = (shard->next_shard + 1) % shard->options->shards_count;
+        greeted->handed_over = hand_over(caller, greeting.shard, data, size);
+        if (greeted->handed_over) return -EPIPE;
+        greeting.action = GREETING_WELCOME;
+    }
+    if (greeting.action == GREETING_REFUSE) {
+        caller_refuse(caller, &greeting.refusal);
+        return -EPROTO;
+    }
+    welcome(caller, &greeting.hello);
+    if (caller->state != CALLER_READY) return -EPIPE;
+    if (padded == size) return (int64_t)padded;
+    int64_t taken = run_from_caller(caller, data + padded, size - padded);
+    return taken < 0 ? taken : (int64_t)padded + taken;
+}
+
+/* --------------------------------------------------------------------- a ready link */
+
+static int64_t control_open(struct caller *caller, const uint8_t *data, size_t length)
+{
+    struct shard *shard = caller->shard;
+    struct frame_open open;
+    struct bytes name;
+    struct refusal refusal;
+    if (open_decode(&open, &name, data, length, &refusal) < 0) {
+        caller_refuse(caller, &refusal);
+        return -EPROTO;
+    }
+    const struct cache_definition *definition = NULL;
+    for (uint32_t i = 0; i < shard->caches_count && definition == NULL; i++)
+        if (bytes_equal(bytes_of(shard->caches[i]->definition->name), name))
+            definition = shard->caches[i]->definition;
+    struct frame_opened opened = {.seq = open.seq, .slots_count = SLOTS_COUNT};
+    struct bytes verbs = {NULL, 0};
+    if (definition != NULL) {
+        verbs = (struct bytes){definition->verbs_bytes, definition->verbs_bytes_count};
+        opened.cache = (uint16_t)definition->number;
+        opened.verbs_count = (uint16_t)definition->verbs_count;
+    } else {
+        opened.prefix.small = reply_code(OUTCOME_FAIL, ERROR_NOT_FOUND);
+    }
+    uint8_t *to = link_reserve(&caller->link, sizeof opened + verbs.size + 8);
+    if (to == NULL) return -ENOMEM;
+    link_commit(&caller->link, opened_encode(&opened, verbs, to));
+    return 0;
+}
+
+int64_t caller_control(struct caller *caller, const uint8_t *data, size_t size)
+{
+    struct frame_prefix prefix;
+    if (size < sizeof prefix) return 0;
+    memcpy(&prefix, data, sizeof prefix);
+    if (prefix.type != FRAME_OPEN) {
+        struct refusal refusal = {ERROR_PROTOCOL, prefix.type, FRAME_UPDATE,
+                                  "a frame of this type is not a client's to send"};
+        caller_refuse(caller, &refusal);
+        return -EPROTO;
+    }
+    size_t padded = round_up_8((size_t)prefix.length);
+    if (prefix.length < sizeof prefix) return -EPROTO;
+    if (padded > size) return 0;
+    int64_t err = control_open(caller, data, prefix.length);
+    return err < 0 ? err : (int64_t)padded;
+}
+
+static void caller_received(struct caller *caller, const struct io_event *event)
+{
+    struct greeted greeted = {.caller = caller};
+    bool was_greeting = caller->state == CALLER_GREETING;
+    uint32_t conn = caller->link.conn;
+    if (caller->state != CALLER_GREETING && caller->state != CALLER_READY) return;
+    int err = was_greeting
+                  ? link_receive(&caller->link, event->data, event->size, greet, &greeted)
+                  : link_receive(&caller->link, event->data, event->size, run_from_caller, caller);
+    if (greeted.handed_over) return;
+    if (err < 0) {
+        struct refusal refusal = {ERROR_PROTOCOL, event->size, caller->link.frame_bytes_max,
+                                  "broken frame, or one over the limit"};
+        caller_refuse(caller, &refusal);
+        return;
+    }
+    /* The first receive of a connection paused it by itself. */
+    if (was_greeting && !caller->link.blocked) io_resume(caller->link.io, conn);
+}
+
+void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size)
+{
+    int64_t conn = io_adopt(shard->io, fd, NULL);
+    if (conn < 0) {
+        close(fd);
+        return;
+    }
+    struct caller *caller = caller_open(shard, (uint32_t)conn);
+    if (caller == NULL) {
+        io_close(shard->io, (uint32_t)conn);
+        return;
+    }
+    uint8_t copy[GREETING_BYTES_MAX];
+    ASSERT(size <= sizeof copy);
+    memcpy(copy, data, size);
+    struct io_event event = {.type = IO_RECEIVED, .data = copy, .size = (uint32_t)size};
+    caller_received(caller, &event);
+}
+
+static void caller_sent(struct caller *caller)
+{
+    link_sent(&caller->link);
+    if (link_out_bytes(&caller->link) > 0)
+        caller_mark_dirty(caller);
+    else if (caller->state == CALLER_CLOSING)
+        caller_close(caller);
+}
+
+void caller_event(struct shard *shard, const struct io_event *event)
+{
+    struct caller *caller = event->context;
+    if (caller == NULL) return;
+    shard->work++;
+    switch ((enum io_event_type)event->type) {
+    case IO_RECEIVED: caller_received(caller, event); break;
+    case IO_SENT: caller_sent(caller); break;
+    case IO_CLOSED: caller_free(caller); break;
+    case IO_ACCEPTED:
+    case IO_CONNECTED:
+    case IO_DATAGRAM:
+    case IO_WOKEN: break;
+    }
+}
+
+/* ------------------------------------------------------------------------ end of the turn */
+
+static void acknowledge(struct caller *caller)
+{
+    uint8_t *to = link_reserve(&caller->link, sizeof(struct frame_ack));
+    caller->must_ack = false;
+    if (to == NULL) return;
+    link_commit(&caller->link,
+                ack_encode(caller->seq_last, caller->requests, caller->consumed_bytes, to));
+}
+
+void callers_flush(struct shard *shard)
+{
+    for (uint32_t i = 0; i < shard->dirty_count; i++) {
+        struct caller *caller = shard->dirty[i];
+        caller->dirty = false;
+        if (caller->state != CALLER_READY && caller->state != CALLER_CLOSING) continue;
+        if (caller->must_ack && caller->state == CALLER_READY) acknowledge(caller);
+        link_flush(&caller->link);
+    }
+    shard->dirty_count = 0;
+}
+
+static bool may_resume(struct shard *shard, const struct caller *caller)
+{
+    if (!caller_has_room(caller, shard->options->outbox_bytes_max / 2)) return false;
+    return caller->waits_for == IO_NONE || crossing_may_resume(shard, caller->waits_for);
+}
+
+void callers_unblock(struct shard *shard)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < shard->waiting_count; i++) {
+        struct caller *caller = shard->waiting[i];
+        if (caller->state == CALLER_READY && !may_resume(shard, caller)) {
+            shard->waiting[kept++] = caller;
+            continue;
+        }
+        caller->waiting = false;
+        caller->waits_for = IO_NONE;
+        if (caller->state == CALLER_READY) {
+            link_unblock(&caller->link);
+            shard->work++;
+        }
+    }
+    shard->waiting_count = kept;
+}

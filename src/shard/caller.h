@@ -1,0 +1,49 @@
+/*
+ * A caller: the server's end of a link, from accept to close. It belongs to one shard; others know
+ * it by index and generation only.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "shard/link.h"
+#include "shard/session.h"
+
+struct shard;
+
+enum caller_state {
+    CALLER_FREE,
+    CALLER_GREETING, /* HELLO has not come */
+    CALLER_READY,
+    CALLER_CLOSING,  /* what is in the outbox (a REFUSE) goes out, then it is closed */
+    CALLER_CLOSED    /* io_close was called, IO_CLOSED has not come */
+};
+
+struct caller {
+    struct link link;
+    uint32_t index;
+    uint32_t generation;
+    uint8_t state; /* enum caller_state */
+    bool dirty;    /* in the shard's list of links to flush this turn */
+    bool waiting;  /* in the shard's list of links that could not go on */
+    bool must_ack; /* requests were taken since the last ACK */
+    struct shard *shard;
+    struct session *session; /* NULL: none */
+    uint64_t session_id;
+    uint64_t seq_highest;     /* 64-bit, of the requests on this link */
+    uint32_t requests;        /* since the link began */
+    uint32_t seq_last;        /* low half of the last request's number */
+    uint64_t consumed_bytes;  /* of request frames */
+    uint32_t waits_for;       /* shard whose lane was full, or IO_NONE: its own outbox was */
+    uint64_t reserved_bytes;  /* outbox room promised to requests that crossed a lane */
+    uint64_t deadline_ns;     /* of greeting or closing */
+    struct caller *next;      /* free list, or greeting and closing callers */
+    struct caller *previous;
+};
+
+/* The 64-bit number that is nearest to the highest one seen and has this low half. */
+static inline uint64_t caller_seq(const struct caller *caller, uint32_t seq)
+{
+    return caller->seq_highest + (uint64_t)(int64_t)(int32_t)(seq - (uint32_t)caller->seq_highest);
+}

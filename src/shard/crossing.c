@@ -1,0 +1,343 @@
+/*
+ * A request whose slot another shard owns crosses one lane as a copy of its frame, and its reply
+ * comes back on the lane of the opposite direction. Nothing is shared: a caller is named by index
+ * and generation, so a reply for a caller that has gone is dropped.
+ *
+ * Nobody waits. A request is sent only if the room of its reply is promised, in the caller's outbox
+ * and in the lane back; otherwise its source stops being read. Requests may fill one half of a lane
+ * and promised replies the other, so a reply always finds room and lanes cannot wait for each other
+ * in a circle.
+ *
+ * What is larger than CROSSING_INLINE_BYTES_MAX travels as a block on the heap: the receiver of the
+ * mail frees it. Blocks are bounded by the same promises.
+ */
+#include "shard/crossing.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/memory.h"
+
+enum mail_kind {
+    MAIL_REQUEST = 1,       /* struct mail_request, then the frame */
+    MAIL_REQUEST_BLOCK = 2, /* struct mail_request, then struct mail_block */
+    MAIL_REPLY = 3,         /* struct mail_reply, then the frame */
+    MAIL_REPLY_BLOCK = 4,   /* struct mail_reply, then struct mail_block */
+    MAIL_ADOPT = 5          /* struct mail_adopt, then what was received */
+};
+
+/* `mail.small` of a request and its reply is the promise, in units of 16 bytes. */
+struct mail_request {
+    struct mail mail;
+    uint32_t caller;
+    uint32_t generation;
+    uint64_t session;
+    uint64_t seq;
+    uint64_t deadline_ns;
+};
+
+struct mail_reply {
+    struct mail mail;
+    uint32_t caller;
+    uint32_t generation;
+};
+
+struct mail_block {
+    uint8_t *data;
+    uint64_t bytes;
+};
+
+struct mail_adopt {
+    struct mail mail;
+    int32_t fd;
+    uint32_t bytes;
+};
+
+#define PROMISE_UNIT 16
+/* What wrapping may waste at the end of a lane, on either side. */
+#define LANE_SLACK_BYTES (2 * (CROSSING_INLINE_BYTES_MAX + 256))
+
+static uint16_t promise_of(const struct request *request)
+{
+    return (uint16_t)((request_reply_bytes_max(request) + PROMISE_UNIT - 1) / PROMISE_UNIT);
+}
+
+/* Bytes of the reply's mail at most; 0: there will be no reply. */
+static size_t promise_mail_bytes(uint16_t promise)
+{
+    return promise == 0 ? 0 : sizeof(struct mail_reply) + (size_t)promise * PROMISE_UNIT;
+}
+
+static size_t lane_half(const struct shard *shard)
+{
+    return shard->options->lane_bytes / 2 - LANE_SLACK_BYTES;
+}
+
+/* Bytes in the lane to `to`, looked up again only if the last answer was over `enough`. */
+static uint64_t lane_used(struct shard *shard, uint32_t to, uint64_t enough)
+{
+    struct lane *lane = shard->mailbox->out[to];
+    struct crossing_peer *peer = &shard->crossing[to];
+    if (lane->producer.tail - peer->head_seen > enough)
+        peer->head_seen = load_acquire_u64(&lane->consumed.head);
+    return lane->producer.tail - peer->head_seen;
+}
+
+static bool lane_allows(struct shard *shard, uint32_t to, size_t request_bytes, size_t reply_bytes)
+{
+    size_t half = lane_half(shard);
+    return shard->crossing[to].promised_bytes + reply_bytes <= half &&
+           lane_used(shard, to, half - request_bytes) + request_bytes <= half;
+}
+
+bool crossing_may_resume(struct shard *shard, uint32_t to)
+{
+    size_t quarter = lane_half(shard) / 2;
+    return shard->crossing[to].promised_bytes <= quarter && lane_used(shard, to, 0) <= quarter;
+}
+
+static bool try_push_request(struct caller *caller, const struct request *request, uint32_t to,
+                             uint16_t promise)
+{
+    struct shard *shard = caller->shard;
+    bool is_block = request->frame_bytes > CROSSING_INLINE_BYTES_MAX;
+    uint8_t *block = NULL;
+    if (UNLIKELY(is_block)) {
+        block = memory_take(request->frame_bytes);
+        if (block == NULL) return false;
+        memcpy(block, request->frame, request->frame_bytes);
+    }
+    size_t body = is_block ? sizeof(struct mail_block) : request->frame_bytes;
+    struct mail *mail = mailbox_try_push(shard->mailbox, to, sizeof(struct mail_request) + body,
+                                         is_block ? MAIL_REQUEST_BLOCK : MAIL_REQUEST);
+    if (UNLIKELY(mail == NULL)) {
+        memory_put(block);
+        return false;
+    }
+    struct mail_request *head = (struct mail_request *)mail;
+    head->mail.small = promise;
+    head->caller = caller->index;
+    head->generation = caller->generation;
+    head->session = request->store.session;
+    head->seq = request->store.seq_whole;
+    head->deadline_ns = request->deadline_ns;
+    if (UNLIKELY(is_block))
+        *(struct mail_block *)(head + 1) = (struct mail_block){block, request->frame_bytes};
+    else
+        memcpy(head + 1, request->frame, request->frame_bytes);
+    return true;
+}
+
+bool crossing_try_send(struct caller *caller, struct request *request)
+{
+    struct shard *shard = caller->shard;
+    uint16_t promise = promise_of(request);
+    uint32_t to = shard->slot_owner[request->store.slot];
+    size_t bytes = sizeof(struct mail_request) +
+                   min_u64(request->frame_bytes, CROSSING_INLINE_BYTES_MAX);
+    size_t reply_bytes = promise_mail_bytes(promise);
+    if (!caller_has_room(caller, shard->options->outbox_bytes_max)) return false;
+    if (!lane_allows(shard, to, bytes, reply_bytes) ||
+        !try_push_request(caller, request, to, promise)) {
+        caller->waits_for = to;
+        return false;
+    }
+    shard->crossing[to].promised_bytes += reply_bytes;
+    caller->reserved_bytes += (uint64_t)promise * PROMISE_UNIT;
+    if (promise > 0) shard->handed_over++;
+    count(&shard->counters.crossed_out, 1);
+    return true;
+}
+
+bool crossing_is_quiet(const struct shard *shard)
+{
+    return shard->handed_over == 0;
+}
+
+/* ------------------------------------------------------------------- the owner's side */
+
+uint8_t *crossing_reply_room(struct request_context *context, size_t bytes)
+{
+    struct mail_reply *reply = (struct mail_reply *)context->mail;
+    struct lane *lane = context->shard->mailbox->out[context->from_shard];
+    size_t room = context->mail->bytes - sizeof *reply;
+    if (LIKELY(bytes <= room)) {
+        lane_shrink(lane, context->mail, sizeof *reply + bytes);
+        return (uint8_t *)(reply + 1);
+    }
+    struct mail_block block = {memory_take(bytes), bytes};
+    if (block.data == NULL) return NULL;
+    reply->mail.kind = MAIL_REPLY_BLOCK;
+    lane_shrink(lane, context->mail, sizeof *reply + sizeof block);
+    *(struct mail_block *)(reply + 1) = block;
+    return block.data;
+}
+
+/* A request as it lies in its lane. */
+struct incoming {
+    struct request request;
+    const struct mail_request *mail;
+    uint8_t *block; /* to be freed */
+};
+
+/* Decodes the request in `mail`. It was checked by the shard that sent it. */
+static void incoming_decode(struct incoming *incoming, struct shard *shard, const struct mail *mail)
+{
+    const struct mail_request *head = (const struct mail_request *)mail;
+    const uint8_t *frame = (const uint8_t *)(head + 1);
+    size_t frame_bytes = mail->bytes - sizeof *head;
+    incoming->mail = head;
+    incoming->block = NULL;
+    if (UNLIKELY(mail->kind == MAIL_REQUEST_BLOCK)) {
+        const struct mail_block *block = (const struct mail_block *)(head + 1);
+        incoming->block = block->data;
+        frame = block->data;
+        frame_bytes = block->bytes;
+    }
+    struct refusal refusal;
+    struct request *request = &incoming->request;
+    enum decoded decoded = request_decode(request, shard, frame, frame_bytes, &refusal);
+    ASSERT(decoded == DECODED_REQUEST);
+    request->store.seq_whole = head->seq;
+    request->store.session = head->session;
+    request->deadline_ns = head->deadline_ns;
+    request->caller = head->caller;
+    request->generation = head->generation;
+    request->promise = mail->small;
+    if (request->error == 0) store_prefetch(&request->cache->store, &request->store);
+}
+
+/* Sessions of crossing requests live here too: the slot's owner is who dedupes. */
+static struct session *session_of(struct shard *shard, uint64_t id)
+{
+    if (id == 0) return NULL;
+    struct session *session = sessions_find(&shard->sessions, id);
+    if (session != NULL) return session;
+    session = sessions_attach(&shard->sessions, id);
+    if (session != NULL) sessions_detach(&shard->sessions, session);
+    return session;
+}
+
+static void incoming_apply(struct incoming *incoming, struct shard *shard, uint32_t from,
+                           struct mail *reply_mail)
+{
+    struct request *request = &incoming->request;
+    struct request_context context = {
+        .shard = shard, .request = request, .mail = reply_mail, .from_shard = from};
+    request->session = session_of(shard, request->store.session);
+    if (reply_mail != NULL) {
+        struct mail_reply *reply = (struct mail_reply *)reply_mail;
+        reply_mail->small = request->promise;
+        reply->caller = request->caller;
+        reply->generation = request->generation;
+    }
+    if (UNLIKELY(request->deadline_ns != 0 && shard->now_ns > request->deadline_ns))
+        request_fail(&context, ERROR_TIMEOUT, "its deadline passed before it was handled", 0, 0);
+    else if (UNLIKELY(request->session == NULL && request->store.session != 0))
+        request_fail(&context, ERROR_NO_MEMORY, "no memory to remember the session", 0, 0);
+    else
+        request_apply(&context);
+    memory_put(incoming->block);
+}
+
+/* Takes a run of requests from one lane. */
+static void drain_requests(struct shard *shard, uint32_t from)
+{
+    struct incoming incoming[RUN_MAX];
+    struct lane *lane = shard->mailbox->in[from];
+    unsigned taken = 0;
+    const struct mail *mail;
+    while (taken < RUN_MAX && (mail = lane_peek(lane)) != NULL &&
+           (mail->kind == MAIL_REQUEST || mail->kind == MAIL_REQUEST_BLOCK)) {
+        incoming_decode(&incoming[taken++], shard, mail);
+        lane_pop(lane);
+    }
+    for (unsigned i = 0; i < taken; i++) {
+        struct request *request = &incoming[i].request;
+        if (request->error == 0) store_probe(&request->cache->store, &request->store);
+    }
+    for (unsigned i = 0; i < taken; i++) {
+        size_t bytes = promise_mail_bytes(incoming[i].request.promise);
+        struct mail *reply = NULL;
+        if (bytes > 0) {
+            reply = mailbox_try_push(shard->mailbox, from, bytes, MAIL_REPLY);
+            ASSERT(reply != NULL); /* promised by lane_allows */
+        }
+        incoming_apply(&incoming[i], shard, from, reply);
+    }
+    shard->work += taken;
+    count(&shard->counters.crossed_in, taken);
+}
+
+/* ------------------------------------------------------------------ the caller's side */
+
+static void take_reply(struct shard *shard, uint32_t from, const struct mail *mail)
+{
+    const struct mail_reply *reply = (const struct mail_reply *)mail;
+    const uint8_t *data = (const uint8_t *)(reply + 1);
+    size_t bytes = mail->bytes - sizeof *reply;
+    uint8_t *block = NULL;
+    if (UNLIKELY(mail->kind == MAIL_REPLY_BLOCK)) {
+        const struct mail_block *given = (const struct mail_block *)(reply + 1);
+        block = given->data;
+        data = given->data;
+        bytes = given->bytes;
+    }
+    struct caller *caller = caller_of(shard, reply->caller, reply->generation);
+    shard->handed_over--;
+    shard->work++;
+    shard->crossing[from].promised_bytes -= promise_mail_bytes(mail->small);
+    if (LIKELY(caller != NULL && caller->state == CALLER_READY)) {
+        uint8_t *to = link_reserve(&caller->link, bytes);
+        if (LIKELY(to != NULL)) {
+            memcpy(to, data, bytes);
+            link_commit(&caller->link, bytes);
+        }
+        caller->reserved_bytes -= (uint64_t)mail->small * PROMISE_UNIT;
+        caller_mark_dirty(caller);
+    }
+    memory_put(block);
+}
+
+bool crossing_try_adopt(struct shard *shard, uint32_t to, int fd, const uint8_t *data, size_t size)
+{
+    size_t bytes = sizeof(struct mail_adopt) + round_up_8(size);
+    if (bytes > LANE_MAIL_BYTES_MAX(shard->options->lane_bytes)) return false;
+    struct mail *mail = mailbox_try_push(shard->mailbox, to, bytes, MAIL_ADOPT);
+    if (mail == NULL) return false;
+    struct mail_adopt *adopt = (struct mail_adopt *)mail;
+    adopt->fd = fd;
+    adopt->bytes = (uint32_t)size;
+    memcpy(adopt + 1, data, size);
+    return true;
+}
+
+static void drain_lane(struct shard *shard, uint32_t from)
+{
+    struct lane *lane = shard->mailbox->in[from];
+    const struct mail *mail;
+    while ((mail = lane_peek(lane)) != NULL) {
+        switch ((enum mail_kind)mail->kind) {
+        case MAIL_REQUEST:
+        case MAIL_REQUEST_BLOCK:
+            drain_requests(shard, from);
+            continue;
+        case MAIL_REPLY:
+        case MAIL_REPLY_BLOCK: take_reply(shard, from, mail); break;
+        case MAIL_ADOPT: {
+            const struct mail_adopt *adopt = (const struct mail_adopt *)mail;
+            caller_adopt(shard, adopt->fd, (const uint8_t *)(adopt + 1), adopt->bytes);
+            break;
+        }
+        }
+        lane_pop(lane);
+    }
+    lane_release(lane);
+}
+
+void crossing_drain(struct shard *shard)
+{
+    for (uint32_t from = 0; from < shard->options->shards_count; from++)
+        if (from != shard->index) drain_lane(shard, from);
+}

@@ -1,0 +1,173 @@
+#include "shard/link.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/memory.h"
+#include "wire/frame.h"
+
+#define BUFFER_BYTES_MIN ((size_t)4096)
+
+void link_init(struct link *link, struct io *io, uint32_t conn, size_t frame_bytes_max)
+{
+    ASSERT(frame_bytes_max <= FRAME_BYTES_MAX);
+    *link = (struct link){.io = io, .conn = conn, .frame_bytes_max = (uint32_t)frame_bytes_max};
+}
+
+void link_deinit(struct link *link)
+{
+    memory_put(link->out[0].data);
+    memory_put(link->out[1].data);
+    memory_put(link->partial.data);
+    *link = (struct link){.conn = IO_NONE};
+}
+
+static int buffer_grow(struct link_buffer *buffer, size_t capacity)
+{
+    if (buffer->capacity >= capacity) return 0;
+    size_t larger = buffer->capacity > 0 ? buffer->capacity : BUFFER_BYTES_MIN;
+    while (larger < capacity) larger *= 2;
+    uint8_t *data = memory_resize(buffer->data, buffer->bytes, larger);
+    if (data == NULL) return -ENOMEM;
+    buffer->data = data;
+    buffer->capacity = larger;
+    return 0;
+}
+
+/* Bytes that the frame at `data` needs with its padding; 0 where its prefix is incomplete. */
+static int64_t frame_needs(const struct link *link, const uint8_t *data, size_t size)
+{
+    uint32_t length;
+    if (size < FRAME_PREFIX_BYTES) return 0;
+    memcpy(&length, data, sizeof length);
+    if (length < FRAME_PREFIX_BYTES) return -EPROTO;
+    if (length > link->frame_bytes_max) return -EMSGSIZE;
+    return (int64_t)round_up_8(length);
+}
+
+/* Appends up to `bytes` of `data` to the partial frame. */
+static int partial_append(struct link *link, const uint8_t *data, size_t bytes)
+{
+    int err = buffer_grow(&link->partial, link->partial.bytes + bytes);
+    if (err < 0) return err;
+    memcpy(link->partial.data + link->partial.bytes, data, bytes);
+    link->partial.bytes += bytes;
+    return 0;
+}
+
+/* Gathers a long frame; returns how much of `data` it took, or a negative errno. */
+static int64_t gather(struct link *link, const uint8_t *data, size_t size)
+{
+    int64_t needed = frame_needs(link, link->partial.data, link->partial.bytes);
+    if (needed < 0) return needed;
+    ASSERT((size_t)needed > link->partial.bytes);
+    size_t taken = min_u64((size_t)needed - link->partial.bytes, size);
+    int err = partial_append(link, data, taken);
+    return err < 0 ? err : (int64_t)taken;
+}
+
+static bool gathered_all(const struct link *link)
+{
+    return frame_needs(link, link->partial.data, link->partial.bytes) ==
+           (int64_t)link->partial.bytes;
+}
+
+/* Puts a kept partial frame in front of the receive; there is headroom for it. */
+static void put_in_front(struct link *link, uint8_t **data, size_t *size)
+{
+    ASSERT(link->partial.bytes <= IO_HEADROOM_BYTES);
+    *data -= link->partial.bytes;
+    *size += link->partial.bytes;
+    memcpy(*data, link->partial.data, link->partial.bytes);
+    link->partial.bytes = 0;
+}
+
+/* The consumer could not take the gathered frame: it goes back to the io with all that follows. */
+static int give_back(struct link *link, const uint8_t *data, size_t size)
+{
+    int err = partial_append(link, data, size);
+    if (err < 0) return err;
+    io_pause(link->io, link->conn, link->partial.data, link->partial.bytes);
+    link->partial.bytes = 0;
+    return 0;
+}
+
+/* Feeds the frames that lie in the receive itself and keeps the partial one at its end. */
+static int receive_in_place(struct link *link, uint8_t *data, size_t size, link_consume_fn consume,
+                            void *context)
+{
+    int64_t taken = consume(context, data, size);
+    if (taken < 0) return (int)taken;
+    ASSERT((size_t)taken <= size);
+    data += taken;
+    size -= (size_t)taken;
+    if (link->blocked) {
+        io_pause(link->io, link->conn, data, size);
+        return 0;
+    }
+    int64_t needed = frame_needs(link, data, size);
+    if (needed < 0) return (int)needed;
+    ASSERT(needed == 0 || (size_t)needed > size);
+    return partial_append(link, data, size);
+}
+
+int link_receive(struct link *link, uint8_t *data, size_t size, link_consume_fn consume,
+                 void *context)
+{
+    ASSERT(!link->blocked);
+    if (link->partial.bytes > 0 && link->partial.bytes <= IO_HEADROOM_BYTES) {
+        put_in_front(link, &data, &size);
+    } else if (link->partial.bytes > 0) {
+        int64_t taken = gather(link, data, size);
+        if (taken < 0) return (int)taken;
+        data += taken;
+        size -= (size_t)taken;
+        if (!gathered_all(link)) return 0;
+        int64_t consumed = consume(context, link->partial.data, link->partial.bytes);
+        if (consumed < 0) return (int)consumed;
+        if (link->blocked && consumed == 0) return give_back(link, data, size);
+        ASSERT((size_t)consumed == link->partial.bytes);
+        link->partial.bytes = 0;
+        if (link->blocked) {
+            io_pause(link->io, link->conn, data, size);
+            return 0;
+        }
+    }
+    return size > 0 ? receive_in_place(link, data, size, consume, context) : 0;
+}
+
+void link_unblock(struct link *link)
+{
+    if (!link->blocked) return;
+    link->blocked = false;
+    io_resume(link->io, link->conn);
+}
+
+uint8_t *link_grow(struct link *link, size_t bytes)
+{
+    struct link_buffer *out = &link->out[link->current];
+    if (buffer_grow(out, out->bytes + bytes) < 0) return NULL;
+    return out->data + out->bytes;
+}
+
+void link_flush(struct link *link)
+{
+    struct link_buffer *out = &link->out[link->current];
+    if (link->sending || out->bytes == 0) return;
+    struct iovec part = {out->data, out->bytes};
+    link->sending = true;
+    link->current ^= 1u;
+    ASSERT(link->out[link->current].bytes == 0);
+    io_send(link->io, link->conn, &part, 1);
+}
+
+void link_sent(struct link *link)
+{
+    struct link_buffer *sent = &link->out[link->current ^ 1u];
+    ASSERT(link->sending);
+    link->sending = false;
+    link->sent_bytes += sent->bytes;
+    sent->bytes = 0;
+}

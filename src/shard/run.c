@@ -1,0 +1,593 @@
+/*
+ * Requests are taken in runs, so that their cache misses overlap: all are decoded and checked, then
+ * all keys are hashed and their buckets fetched, then all records, and only then is the first one
+ * applied. (MICA and CuckooSwitch do the same; without it a million random keys cost a third more.)
+ *
+ * A run is applied in order. A request of another shard's slot is copied into that shard's lane at
+ * its turn; if the lane is full, the run ends there and the caller's receiving pauses with it.
+ */
+#include "shard/run.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "ring/slot.h"
+#include "shard/crossing.h"
+
+/* ------------------------------------------------------------------------------- decoding */
+
+/* Sizes of values by type; 255: any. The wire's value_is_valid as one table read. */
+#define ANY_BYTES 255
+static const uint8_t value_bytes_of[16] = {
+    [VALUE_UNDEFINED] = 0, [VALUE_STRING] = ANY_BYTES, [VALUE_DOUBLE] = 8, [VALUE_JSON] = ANY_BYTES,
+    [VALUE_BOOL] = 1,      [VALUE_NULL] = 0,           [VALUE_BYTES] = ANY_BYTES, [VALUE_INT64] = 8,
+    [8] = 254, [9] = 254, [10] = 254, [11] = 254, [12] = 254, [13] = 254, [14] = 254, [15] = 254};
+
+static enum decoded broken(struct refusal *refusal, const char *text, uint64_t got, uint64_t limit)
+{
+    *refusal = (struct refusal){ERROR_PROTOCOL, got, limit, text};
+    return DECODED_BROKEN;
+}
+
+/* The request can be answered, but only with this error. */
+static COLD enum decoded refuse(struct request *request, enum reply_error error, const char *text,
+                                uint64_t got, uint64_t limit)
+{
+    request->error = (uint16_t)error;
+    request->error_text = text;
+    request->error_got = got;
+    request->error_limit = limit;
+    return DECODED_REQUEST;
+}
+
+static COLD int64_t decode_extensions(struct request *request, const struct shard *shard,
+                                      const uint8_t *data, size_t size)
+{
+    struct extensions extensions;
+    int64_t bytes = extensions_decode(&extensions, data, size);
+    if (bytes < 0) return bytes;
+    uint32_t supported = 1u << EXT_DEADLINE_MS | 1u << EXT_VERB | 1u << EXT_FLOOR;
+    uint32_t other = extensions.present & ~supported;
+    if (other != 0)
+        refuse(request, ERROR_UNSUPPORTED, "extension %llu is not supported here (highest: %llu)",
+               (uint64_t)__builtin_ctz(other), EXT_VIEW);
+    if ((extensions.present & 1u << EXT_DEADLINE_MS) != 0)
+        request->deadline_ns = shard->now_ns + (uint64_t)extensions.deadline_ms * 1000000;
+    request->verb = extensions.verb;
+    return bytes;
+}
+
+static COLD enum decoded check_slow(struct request *request, const struct shard *shard,
+                                    const struct frame_request *header, size_t value_bytes)
+{
+    const struct shard_options *options = shard->options;
+    if (request->error != 0) return DECODED_REQUEST;
+    if (request->cache == NULL)
+        return refuse(request, ERROR_NOT_FOUND, "cache number %llu is not open (%llu are)",
+                      header->cache, shard->caches_count);
+    if (header->key_len > options->key_bytes_max)
+        return refuse(request, ERROR_TOO_BIG, "key of %llu bytes is over the limit of %llu",
+                      header->key_len, options->key_bytes_max);
+    if (value_bytes > options->value_bytes_max)
+        return refuse(request, ERROR_TOO_BIG, "value of %llu bytes is over the limit of %llu",
+                      value_bytes, options->value_bytes_max);
+    if (header->slot != FRAME_SLOT_ANY && header->slot >= SLOTS_COUNT)
+        return refuse(request, ERROR_INVALID, "slot %llu is not below %llu", header->slot,
+                      SLOTS_COUNT);
+    uint8_t type = header->type;
+    bool has_key = type == FRAME_UPDATE || type == FRAME_REMOVE || type == FRAME_GET;
+    if (has_key && header->key_len == 0)
+        return refuse(request, ERROR_INVALID, "key of %llu bytes: it must have at least %llu", 0,
+                      1);
+    if ((type == FRAME_REMOVE || type == FRAME_GET) && value_bytes != 0)
+        return refuse(request, ERROR_INVALID, "value of %llu bytes where %llu are expected",
+                      value_bytes, 0);
+    if (type == FRAME_VERB && request->verb.size == 0)
+        return refuse(request, ERROR_INVALID, "request of type %llu names no verb (extension %llu)",
+                      type, EXT_VERB);
+    if (type >= FRAME_VERB_FIRST &&
+        type - FRAME_VERB_FIRST >= (int)request->cache->definition->verbs_count)
+        return refuse(request, ERROR_UNSUPPORTED, "verb number %llu is not one of %llu", type,
+                      request->cache->definition->verbs_count);
+    if (!has_key && type != FRAME_VERB && type < FRAME_VERB_FIRST)
+        return refuse(request, ERROR_UNSUPPORTED, "request type %llu is unknown (bound verbs: %llu)",
+                      type, FRAME_VERB_FIRST);
+    const uint8_t *value = request->store.body + header->key_len;
+    if (!value_is_valid((enum value_type)request->store.flags, value, value_bytes))
+        return refuse(request, ERROR_TYPE, "value of type %llu cannot have %llu bytes or this byte",
+                      request->store.flags, value_bytes);
+    return DECODED_REQUEST;
+}
+
+enum decoded request_decode(struct request *request, struct shard *shard, const uint8_t *data,
+                            size_t size, struct refusal *refusal)
+{
+    struct frame_request header;
+    if (UNLIKELY(size < sizeof header)) return DECODED_PARTIAL;
+    memcpy(&header, data, sizeof header);
+    if (UNLIKELY(header.length < sizeof header))
+        return broken(refusal, "request shorter than its header", header.length, sizeof header);
+    if (UNLIKELY(header.length > shard->options->frame_bytes_max))
+        return broken(refusal, "frame over the limit", header.length,
+                      shard->options->frame_bytes_max);
+    size_t padded = round_up_8(header.length);
+    if (UNLIKELY(padded > size)) return DECODED_PARTIAL;
+    if (UNLIKELY((header.flags & FRAME_RESERVED) != 0))
+        return broken(refusal, "reserved flag set", header.flags, header.flags & 0x7f);
+
+    const uint8_t *body = data + sizeof header;
+    size_t body_bytes = header.length - sizeof header;
+    request->error = 0;
+    request->deadline_ns = 0;
+    request->verb.size = 0;
+    if (UNLIKELY((header.flags & FRAME_EXTENDED) != 0)) {
+        int64_t bytes = decode_extensions(request, shard, body, body_bytes);
+        if (bytes < 0) return broken(refusal, "broken extension block", header.type, EXT_VIEW);
+        body += bytes;
+        body_bytes -= (size_t)bytes;
+    }
+    if (UNLIKELY(header.key_len > body_bytes))
+        return broken(refusal, "key longer than its frame", header.key_len, body_bytes);
+
+    size_t value_bytes = body_bytes - header.key_len;
+    uint8_t value_type = header.flags & FRAME_VALUE_TYPE;
+    struct cache *cache = LIKELY(header.cache < CACHES_MAX) ? shard->caches[header.cache] : NULL;
+    request->frame = data;
+    request->frame_bytes = (uint32_t)padded;
+    request->frame_type = header.type;
+    request->want = (uint8_t)((header.flags & FRAME_WANT) >> FRAME_WANT_SHIFT);
+    request->link_seq = header.seq;
+    request->cache = cache;
+    request->store.body = body;
+    request->store.body_bytes = (uint32_t)body_bytes;
+    request->store.key_len = header.key_len;
+    request->store.slot = header.slot;
+    request->store.type = header.type;
+    request->store.flags = value_type;
+    request->store.seq = header.seq;
+
+    uint8_t wanted_bytes = value_bytes_of[value_type];
+    bool plain = header.type == FRAME_UPDATE && cache != NULL && request->error == 0 &&
+                 (size_t)(header.key_len - 1) < shard->options->key_bytes_max &&
+                 value_bytes <= shard->options->value_bytes_max &&
+                 (wanted_bytes == ANY_BYTES ||
+                  (value_bytes == wanted_bytes && value_type != VALUE_BOOL)) &&
+                 (header.slot < SLOTS_COUNT || header.slot == FRAME_SLOT_ANY);
+    if (LIKELY(plain) || header.type == FRAME_INFO) return DECODED_REQUEST;
+    return check_slow(request, shard, &header, value_bytes);
+}
+
+/* -------------------------------------------------------------------------------- replies */
+
+#define REPLY_BYTES_WITH_OFFSET (FRAME_REPLY_BYTES + sizeof(struct extension) + 8)
+
+size_t request_reply_bytes_max(const struct request *request)
+{
+    if (request->want < WANT_REPLY) return 0;
+    if (request->error != 0 || request->frame_type == FRAME_UPDATE ||
+        request->frame_type == FRAME_REMOVE)
+        return round_up_8(FRAME_REPLY_BYTES + ERROR_TEXT_BYTES_MAX);
+    return FRAME_REPLY_BYTES + CROSSING_INLINE_BYTES_MAX;
+}
+
+/* Room for a reply of `bytes`, padded; NULL where there is none and the reply is lost with its link. */
+static ALWAYS_INLINE uint8_t *reply_room(struct request_context *context, size_t bytes)
+{
+    if (LIKELY(context->caller != NULL)) return link_reserve(&context->caller->link, bytes);
+    return crossing_reply_room(context, bytes);
+}
+
+static ALWAYS_INLINE void reply_done(struct request_context *context, size_t bytes)
+{
+    if (LIKELY(context->caller != NULL)) link_commit(&context->caller->link, bytes);
+    count(&context->shard->counters.replies, 1);
+}
+
+static NO_INLINE void reply_lost(struct request_context *context)
+{
+    struct refusal refusal = {ERROR_NO_MEMORY, 0, 0, "no memory for a reply"};
+    if (context->caller != NULL) caller_refuse(context->caller, &refusal);
+}
+
+/* The 16-byte reply of an update or a removal: by far the most frequent one. */
+static ALWAYS_INLINE void reply_changed(struct request_context *context, uint64_t offset,
+                                        uint8_t flags)
+{
+    context->replied = true;
+    if (context->request->want < WANT_REPLY) return;
+    bool wide = offset > UINT32_MAX;
+    size_t bytes = wide ? REPLY_BYTES_WITH_OFFSET : FRAME_REPLY_BYTES;
+    uint8_t *to = reply_room(context, bytes);
+    if (UNLIKELY(to == NULL)) {
+        reply_lost(context);
+        return;
+    }
+    struct frame_reply reply = {.length = (uint32_t)bytes,
+                                .type = FRAME_REPLY,
+                                .flags = flags,
+                                .seq = context->request->link_seq,
+                                .offset = (uint32_t)offset};
+    if (UNLIKELY(wide)) {
+        struct extensions extensions = {.present = 1u << EXT_OFFSET, .offset = offset};
+        reply.flags |= FRAME_EXTENDED;
+        extensions_encode(&extensions, to + sizeof reply);
+    }
+    memcpy(to, &reply, sizeof reply);
+    reply_done(context, bytes);
+}
+
+static void reply_value(struct request_context *context, uint16_t code, uint64_t offset,
+                        enum value_type type, const void *value, size_t value_bytes)
+{
+    context->replied = true;
+    if (reply_outcome(code) != OUTCOME_OK) count(&context->shard->counters.errors, 1);
+    if (context->request->want < WANT_REPLY) return;
+    size_t length = FRAME_REPLY_BYTES + value_bytes;
+    size_t padded = round_up_8(length);
+    uint8_t *to = reply_room(context, padded);
+    if (UNLIKELY(to == NULL)) {
+        reply_lost(context);
+        return;
+    }
+    struct frame_reply reply = {.length = (uint32_t)length,
+                                .type = FRAME_REPLY,
+                                .flags = (uint8_t)type,
+                                .code = code,
+                                .seq = context->request->link_seq,
+                                .offset = (uint32_t)min_u64(offset, UINT32_MAX)};
+    memset(to + padded - 8, 0, 8);
+    memcpy(to, &reply, sizeof reply);
+    if (value_bytes > 0) memcpy(to + sizeof reply, value, value_bytes);
+    reply_done(context, padded);
+}
+
+int request_reply(struct request_context *context, uint16_t code, enum value_type type,
+                  const void *value, size_t bytes)
+{
+    if (context->replied) return -EALREADY;
+    if (bytes > context->shard->options->value_bytes_max) return -EMSGSIZE;
+    reply_value(context, code, 0, type, value, bytes);
+    return 0;
+}
+
+int request_fail(struct request_context *context, enum reply_error error, const char *text,
+                 uint64_t got, uint64_t limit)
+{
+    char line[ERROR_TEXT_BYTES_MAX];
+    if (context->replied) return -EALREADY;
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    int bytes = snprintf(line, sizeof line, text, (unsigned long long)got, (unsigned long long)limit);
+#pragma GCC diagnostic pop
+    bytes = bytes < (int)sizeof line ? bytes : (int)sizeof line - 1;
+    reply_value(context, reply_code(OUTCOME_FAIL, error), 0, VALUE_STRING, line, (size_t)bytes);
+    return 0;
+}
+
+/* ------------------------------------------------------------------------------- applying */
+
+static COLD void fail_store(struct request_context *context, enum store_result result)
+{
+    const struct store_request *request = &context->request->store;
+    switch (result) {
+    case STORE_OK: break;
+    case STORE_NO_KEY: request_fail(context, ERROR_NOT_FOUND, "no such key", 0, 0); break;
+    case STORE_WRONG_SLOT:
+        request_fail(context, ERROR_INVALID, "slot %llu is not the key's, which is %llu",
+                     request->slot, slot_of_key(request->body, request->key_len));
+        break;
+    case STORE_NO_MEMORY:
+        request_fail(context, ERROR_NO_MEMORY,
+                     "memory.max is reached (%llu bytes of log): remove keys or raise it",
+                     context->shard->options->log_bytes_max, 0);
+        break;
+    }
+}
+
+/* A request that was sent again: the answer it got, or the refusal to guess. True: it was answered. */
+static COLD bool answer_again(struct request_context *context, enum session_verdict verdict,
+                              uint32_t address)
+{
+    const struct store_request *request = &context->request->store;
+    if (verdict == SESSION_STALE) {
+        request_fail(context, ERROR_STALE,
+                     "sequence number %llu is below the session's window, which ends at %llu",
+                     request->seq_whole, context->request->session->seq_highest);
+        return true;
+    }
+    const struct change *change = store_change_of(&context->request->cache->store, request->session,
+                                                  request->seq_whole, address);
+    count(&context->shard->counters.duplicates, 1);
+    reply_changed(context, change != NULL ? change_offset(change) : 0, REPLY_DUPLICATE);
+    return true;
+}
+
+/* Whether the request is new to its session; if not, it has been answered. */
+static ALWAYS_INLINE bool is_new(struct request_context *context)
+{
+    struct request *request = context->request;
+    struct session *session = request->session;
+    if (UNLIKELY(session == NULL)) return true;
+    uint32_t address = 0;
+    enum session_verdict verdict = session_probe(session, request->store.seq_whole, &address);
+    if (UNLIKELY(verdict != SESSION_NEW)) return !answer_again(context, verdict, address);
+    if (UNLIKELY(session_must_grow(session, request->store.seq_whole)) &&
+        sessions_grow(&context->shard->sessions, session) < 0) {
+        request_fail(context, ERROR_NO_MEMORY, "no memory to remember the request", 0, 0);
+        return false;
+    }
+    return true;
+}
+
+static ALWAYS_INLINE void changed(struct request_context *context, const struct change *change)
+{
+    struct request *request = context->request;
+    struct shard *shard = context->shard;
+    if (LIKELY(request->session != NULL))
+        session_remember(request->session, request->store.seq_whole,
+                         address_of(&shard->segments, change));
+    shard->appended_bytes += change->length;
+    reply_changed(context, change_offset(change), 0);
+}
+
+static ALWAYS_INLINE void apply_update(struct request_context *context)
+{
+    const struct change *change;
+    if (!is_new(context)) return;
+    count(&context->shard->counters.updates, 1);
+    enum store_result result =
+        store_update(&context->request->cache->store, &context->request->store, &change);
+    if (LIKELY(result == STORE_OK))
+        changed(context, change);
+    else
+        fail_store(context, result);
+}
+
+static void apply_remove(struct request_context *context)
+{
+    const struct change *change;
+    if (!is_new(context)) return;
+    count(&context->shard->counters.removes, 1);
+    enum store_result result =
+        store_remove(&context->request->cache->store, &context->request->store, &change);
+    if (result == STORE_OK)
+        changed(context, change);
+    else
+        fail_store(context, result);
+}
+
+static void apply_get(struct request_context *context)
+{
+    const struct change *change;
+    count(&context->shard->counters.gets, 1);
+    enum store_result result =
+        store_get(&context->request->cache->store, &context->request->store, &change);
+    if (result == STORE_OK)
+        reply_value(context, reply_code(OUTCOME_OK, ERROR_NONE), change_offset(change),
+                    change_value_type(change), change_value(change), change_value_bytes(change));
+    else
+        fail_store(context, result);
+}
+
+static void apply_info(struct request_context *context)
+{
+    static const size_t bytes_max = 32 * KIB;
+    char text[32 * 1024];
+    size_t bytes = info_write(context->shard, text, bytes_max);
+    request_reply(context, reply_code(OUTCOME_OK, ERROR_NONE), VALUE_JSON, text, bytes);
+}
+
+static const struct cache_verb *verb_by_name(const struct cache_definition *definition,
+                                             struct bytes name)
+{
+    for (uint32_t i = 0; i < definition->verbs_count; i++)
+        if (bytes_equal(bytes_of(definition->verbs[i].name), name)) return &definition->verbs[i];
+    return NULL;
+}
+
+/* Runs a handler; true: it has dealt with the request, false: the default handler shall. */
+static bool handled(struct request_context *context, const struct cache_verb *verb)
+{
+    int32_t result = verb->function(context, verb->context);
+    if (result == HANDLED_NEXT && !context->replied) return false;
+    if (context->replied) return true;
+    if (result < 0)
+        request_fail(context, (enum reply_error)((unsigned)-result & REPLY_ERROR), "the handler failed", 0, 0);
+    else
+        request_fail(context, ERROR_NO_REPLY, "the handler declined", 0, 0);
+    return true;
+}
+
+static void apply_verb(struct request_context *context)
+{
+    struct request *request = context->request;
+    const struct cache_definition *definition = request->cache->definition;
+    const struct cache_verb *verb = request->frame_type >= FRAME_VERB_FIRST
+                                        ? &definition->verbs[request->frame_type - FRAME_VERB_FIRST]
+                                        : verb_by_name(definition, request->verb);
+    count(&context->shard->counters.verbs, 1);
+    if (verb == NULL && definition->handler.function != NULL) verb = &definition->handler;
+    if (verb != NULL && handled(context, verb)) return;
+    request_fail(context, ERROR_UNSUPPORTED, "no handler for this verb", 0, 0);
+}
+
+static bool handler_takes_it(struct request_context *context)
+{
+    const struct cache_verb *handler = &context->request->cache->definition->handler;
+    return UNLIKELY(handler->function != NULL) && handled(context, handler);
+}
+
+static COLD void fail_decoded(struct request_context *context)
+{
+    const struct request *request = context->request;
+    request_fail(context, (enum reply_error)request->error, request->error_text, request->error_got,
+                 request->error_limit);
+}
+
+void request_apply(struct request_context *context)
+{
+    struct request *request = context->request;
+    if (UNLIKELY(request->error != 0)) {
+        fail_decoded(context);
+        return;
+    }
+    if (LIKELY(request->frame_type == FRAME_UPDATE)) {
+        if (!handler_takes_it(context)) apply_update(context);
+        return;
+    }
+    switch (request->frame_type) {
+    case FRAME_REMOVE:
+        if (!handler_takes_it(context)) apply_remove(context);
+        break;
+    case FRAME_GET: apply_get(context); break;
+    case FRAME_INFO: apply_info(context); break;
+    default: apply_verb(context); break;
+    }
+}
+
+/* ------------------------------------------------------------------------- from a caller */
+
+struct run {
+    struct request requests[RUN_MAX];
+    uint64_t foreign; /* a bit for each request that another shard owns */
+    unsigned count;
+};
+
+static bool is_keyed(const struct request *request)
+{
+    return request->error == 0 && request->store.key_len > 0 && request->cache != NULL;
+}
+
+/* The shard that owns the request's slot; requests without a key are handled where they arrive. */
+static ALWAYS_INLINE uint32_t owner_of(const struct shard *shard, struct request *request)
+{
+    if (shard->options->shards_count == 1 || !is_keyed(request)) return shard->index;
+    if (request->store.slot == FRAME_SLOT_ANY)
+        request->store.slot = slot_of_key(request->store.body, request->store.key_len);
+    return shard->slot_owner[request->store.slot];
+}
+
+static bool is_control(const uint8_t *data, size_t size)
+{
+    return size >= FRAME_PREFIX_BYTES && data[4] < FRAME_UPDATE && data[4] != FRAME_INFO;
+}
+
+/* What updates.c left: a single update that is not plain, or a run of other requests. */
+static unsigned run_length(const uint8_t *data, size_t size)
+{
+    return size >= FRAME_PREFIX_BYTES && data[4] == FRAME_UPDATE ? 1 : RUN_MAX;
+}
+
+/* Decodes up to RUN_MAX requests at `data` and starts fetching what they need. */
+static enum decoded run_decode(struct run *run, struct caller *caller, const uint8_t *data,
+                               size_t size, struct refusal *refusal)
+{
+    struct shard *shard = caller->shard;
+    enum decoded decoded = DECODED_REQUEST;
+    uint64_t seq = caller->seq_highest;
+    size_t at = 0;
+    run->count = 0;
+    run->foreign = 0;
+    unsigned count_max = run_length(data, size);
+    while (run->count < count_max && at < size) {
+        struct request *request = &run->requests[run->count];
+        if (UNLIKELY(is_control(data + at, size - at))) break;
+        decoded = request_decode(request, shard, data + at, size - at, refusal);
+        if (UNLIKELY(decoded != DECODED_REQUEST)) break;
+        at += request->frame_bytes;
+        seq += (uint64_t)(int64_t)(int32_t)(request->link_seq - (uint32_t)seq);
+        request->store.seq_whole = seq;
+        request->store.session = caller->session_id;
+        request->session = caller->session;
+        if (owner_of(shard, request) != shard->index)
+            run->foreign |= (uint64_t)1 << run->count;
+        else if (is_keyed(request))
+            store_prefetch(&request->cache->store, &request->store);
+        run->count++;
+    }
+    for (unsigned i = 0; i < run->count; i++) {
+        struct request *request = &run->requests[i];
+        if ((run->foreign >> i & 1) == 0 && is_keyed(request))
+            store_probe(&request->cache->store, &request->store);
+    }
+    return decoded;
+}
+
+/* Applies one request, here or over there. False: no room, nothing was done. */
+static ALWAYS_INLINE bool run_one(struct caller *caller, struct request *request, bool foreign)
+{
+    struct shard *shard = caller->shard;
+    if (UNLIKELY(foreign)) return crossing_try_send(caller, request);
+    struct request_context context = {.shard = shard, .caller = caller, .request = request};
+    request_apply(&context);
+    return true;
+}
+
+/* Applies the run in order; returns the bytes of what was applied. */
+static size_t run_apply(struct run *run, struct caller *caller)
+{
+    struct shard *shard = caller->shard;
+    size_t room = shard->options->outbox_bytes_max;
+    size_t bytes = 0;
+    unsigned i = 0;
+    bool small = true; /* only replies of 16 bytes since the outbox was looked at */
+    if (UNLIKELY(!caller_has_room(caller, room))) return 0;
+    for (; i < run->count; i++) {
+        struct request *request = &run->requests[i];
+        if (UNLIKELY(!small) && !caller_has_room(caller, room)) break;
+        if (UNLIKELY(caller->state != CALLER_READY)) break;
+        if (!run_one(caller, request, (run->foreign >> i & 1) != 0)) break;
+        if (request->frame_type != FRAME_UPDATE) small = false;
+        caller->seq_highest = max_u64(caller->seq_highest, request->store.seq_whole);
+        caller->seq_last = request->link_seq;
+        bytes += request->frame_bytes;
+        if (UNLIKELY(shard->options->unbatched)) link_flush(&caller->link);
+    }
+    caller->requests += i;
+    caller->consumed_bytes += bytes;
+    shard->work += i;
+    count(&shard->counters.requests, i);
+    return bytes;
+}
+
+static int64_t run_refuse(struct caller *caller, const struct refusal *refusal)
+{
+    caller_refuse(caller, refusal);
+    return -EPROTO;
+}
+
+int64_t run_from_caller(void *context, uint8_t *data, size_t size)
+{
+    struct caller *caller = context;
+    struct refusal refusal;
+    struct run run;
+    size_t at = 0;
+    while (at < size) {
+        size_t plain;
+        while ((plain = caller->shard->updates_take(caller, data + at, size - at)) > 0) at += plain;
+        caller->must_ack |= at > 0;
+        if (at == size) break;
+        enum decoded decoded = run_decode(&run, caller, data + at, size - at, &refusal);
+        size_t run_bytes = 0;
+        for (unsigned i = 0; i < run.count; i++) run_bytes += run.requests[i].frame_bytes;
+        size_t applied = run_apply(&run, caller);
+        at += applied;
+        caller->must_ack |= applied > 0;
+        if (caller->state != CALLER_READY) return -EPIPE;
+        if (applied < run_bytes) {
+            caller->link.blocked = true;
+            caller_mark_waiting(caller);
+            break;
+        }
+        if (decoded == DECODED_BROKEN) return run_refuse(caller, &refusal);
+        if (decoded == DECODED_PARTIAL) break;
+        if (run.count > 0 || at == size) continue;
+        int64_t taken = caller_control(caller, data + at, size - at);
+        if (taken < 0) return taken;
+        if (taken == 0) break;
+        at += (size_t)taken;
+    }
+    caller_mark_dirty(caller);
+    return (int64_t)at;
+}

@@ -1,0 +1,69 @@
+/*
+ * A run: up to RUN_MAX requests that are decoded, hashed, prefetched and applied together. See
+ * run.c.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "shard/shard.h"
+#include "wire/frame.h"
+
+#define RUN_MAX 32
+/* Longest text of an error reply. */
+#define ERROR_TEXT_BYTES_MAX 160
+
+/* One decoded request. */
+struct request {
+    struct store_request store;
+    struct cache *cache; /* NULL only where `error` is set, or for INFO */
+    const uint8_t *frame;
+    uint32_t frame_bytes; /* with the padding */
+    uint32_t link_seq;
+    uint8_t want; /* enum frame_want */
+    uint8_t frame_type;
+    uint16_t error; /* enum reply_error found when decoding; its text in error_got, error_limit */
+    const char *error_text; /* has two %llu at most */
+    uint64_t error_got;
+    uint64_t error_limit;
+    uint64_t deadline_ns; /* 0: none */
+    struct bytes verb;    /* by name, where the type is FRAME_VERB */
+    /* Of requests that came over a lane. */
+    struct session *session;
+    uint32_t caller;
+    uint32_t generation;
+    uint16_t promise; /* outbox bytes reserved for the reply, in units of 16 */
+};
+
+/* Where a request came from and its reply goes. Exactly one of caller and `from_lane`. */
+struct request_context {
+    struct shard *shard;
+    struct caller *caller; /* NULL: over a lane */
+    struct request *request;
+    struct mail *mail;    /* over a lane: the reply's, pushed before the request is applied */
+    uint32_t from_shard;
+    bool replied;
+};
+
+enum decoded {
+    DECODED_REQUEST,
+    DECODED_PARTIAL, /* not all of the frame is there */
+    DECODED_BROKEN   /* `refusal` says what is wrong; the link is closed */
+};
+
+/* Decodes one request at `data`, checking everything but the state of the store. */
+enum decoded request_decode(struct request *request, struct shard *shard, const uint8_t *data,
+                            size_t size, struct refusal *refusal);
+
+/* Applies one prepared request and writes its reply. */
+void request_apply(struct request_context *context);
+
+/* Replies: `value` may be NULL with 0 bytes. Used by handlers too. -EALREADY: replied before. */
+int request_reply(struct request_context *context, uint16_t code, enum value_type type,
+                  const void *value, size_t bytes);
+int request_fail(struct request_context *context, enum reply_error error, const char *text,
+                 uint64_t got, uint64_t limit);
+/* Reply bytes that a request may need at most before it is known what it is. */
+size_t request_reply_bytes_max(const struct request *request);

@@ -1,0 +1,175 @@
+#include "shard/session.h"
+
+#include <errno.h>
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/memory.h"
+
+#define ENTRIES_FIRST 256
+#define CHAINS_COUNT 1024
+
+_Static_assert((SESSION_WINDOW & (SESSION_WINDOW - 1)) == 0, "the window indexes a table");
+
+enum session_verdict session_probe_slow(const struct session *session, uint64_t seq,
+                                        uint32_t *address)
+{
+    if (session->seq_highest - seq >= SESSION_WINDOW) return SESSION_STALE;
+    const struct session_entry *entry = &session->entries[seq & session->mask];
+    if (entry->seq != (uint32_t)seq) return SESSION_NEW;
+    *address = entry->address;
+    return SESSION_KNOWN;
+}
+
+int session_grow(struct session *session)
+{
+    uint32_t count = (session->mask + 1) * 2;
+    ASSERT(count <= SESSION_WINDOW);
+    struct session_entry *entries = memory_take(count * sizeof *entries);
+    if (entries == NULL) return -ENOMEM;
+    for (uint32_t i = 0; i <= session->mask; i++) {
+        struct session_entry entry = session->entries[i];
+        if (entry.seq != 0) entries[entry.seq & (count - 1)] = entry;
+    }
+    memory_put(session->entries);
+    session->entries = entries;
+    session->mask = count - 1;
+    return 0;
+}
+
+static size_t session_bytes(const struct session *session)
+{
+    return sizeof *session + (session->mask + 1) * sizeof *session->entries;
+}
+
+int sessions_init(struct sessions *sessions, size_t bytes_max)
+{
+    *sessions = (struct sessions){.chains_mask = CHAINS_COUNT - 1, .bytes_max = bytes_max};
+    sessions->chains = memory_take(CHAINS_COUNT * sizeof(struct session *));
+    return sessions->chains != NULL ? 0 : -ENOMEM;
+}
+
+static struct session **chain_of(const struct sessions *sessions, uint64_t id)
+{
+    return &sessions->chains[(id ^ id >> 32) & sessions->chains_mask];
+}
+
+static void session_free(struct session *session)
+{
+    memory_put(session->entries);
+    memory_put(session);
+}
+
+void sessions_deinit(struct sessions *sessions)
+{
+    if (sessions->chains == NULL) return;
+    for (uint32_t i = 0; i <= sessions->chains_mask; i++) {
+        while (sessions->chains[i] != NULL) {
+            struct session *session = sessions->chains[i];
+            sessions->chains[i] = session->next;
+            session_free(session);
+        }
+    }
+    memory_put(sessions->chains);
+    *sessions = (struct sessions){0};
+}
+
+struct session *sessions_find(const struct sessions *sessions, uint64_t id)
+{
+    struct session *session = *chain_of(sessions, id);
+    while (session != NULL && session->id != id) session = session->next;
+    return session;
+}
+
+static void idle_unlink(struct sessions *sessions, struct session *session)
+{
+    if (session->newer != NULL)
+        session->newer->older = session->older;
+    else
+        sessions->idle_newest = session->older;
+    if (session->older != NULL)
+        session->older->newer = session->newer;
+    else
+        sessions->idle_oldest = session->newer;
+    session->newer = NULL;
+    session->older = NULL;
+}
+
+static void idle_push(struct sessions *sessions, struct session *session)
+{
+    session->older = sessions->idle_newest;
+    if (session->older != NULL) session->older->newer = session;
+    sessions->idle_newest = session;
+    if (sessions->idle_oldest == NULL) sessions->idle_oldest = session;
+}
+
+static void forget(struct sessions *sessions, struct session *session)
+{
+    ASSERT(session->links == 0);
+    idle_unlink(sessions, session);
+    struct session **link = chain_of(sessions, session->id);
+    while (*link != session) link = &(*link)->next;
+    *link = session->next;
+    sessions->bytes -= session_bytes(session);
+    sessions->count--;
+    sessions->forgotten++;
+    session_free(session);
+}
+
+static bool make_room(struct sessions *sessions, size_t bytes)
+{
+    while (sessions->bytes + bytes > sessions->bytes_max) {
+        if (sessions->idle_oldest == NULL) return false;
+        forget(sessions, sessions->idle_oldest);
+    }
+    return true;
+}
+
+static struct session *session_make(struct sessions *sessions, uint64_t id)
+{
+    size_t bytes = sizeof(struct session) + ENTRIES_FIRST * sizeof(struct session_entry);
+    if (!make_room(sessions, bytes)) return NULL;
+    struct session *session = memory_take(sizeof *session);
+    if (session == NULL) return NULL;
+    session->id = id;
+    session->mask = ENTRIES_FIRST - 1;
+    session->entries = memory_take(ENTRIES_FIRST * sizeof *session->entries);
+    if (session->entries == NULL) {
+        memory_put(session);
+        return NULL;
+    }
+    struct session **chain = chain_of(sessions, id);
+    session->next = *chain;
+    *chain = session;
+    sessions->bytes += bytes;
+    sessions->count++;
+    return session;
+}
+
+struct session *sessions_attach(struct sessions *sessions, uint64_t id)
+{
+    ASSERT(id != 0);
+    struct session *session = sessions_find(sessions, id);
+    if (session == NULL)
+        session = session_make(sessions, id);
+    else if (session->links == 0)
+        idle_unlink(sessions, session);
+    if (session != NULL) session->links++;
+    return session;
+}
+
+void sessions_detach(struct sessions *sessions, struct session *session)
+{
+    ASSERT(session->links > 0);
+    if (--session->links == 0) idle_push(sessions, session);
+}
+
+int sessions_grow(struct sessions *sessions, struct session *session)
+{
+    size_t before = session_bytes(session);
+    if (!make_room(sessions, before)) return -ENOMEM;
+    int err = session_grow(session);
+    if (err < 0) return err;
+    sessions->bytes += session_bytes(session) - before;
+    return 0;
+}

@@ -1,0 +1,293 @@
+/*
+ * The turn
+ *
+ *   1  wait         submit what the last turn queued and collect what happened meanwhile
+ *   2  events       bytes from callers become runs of requests; they are applied at once
+ *   3  lanes        requests and replies of other shards, so that their replies leave this turn
+ *   4  seal         the turn's changes become one batch with one checksum
+ *   5  flush        one ACK and one send for each link that has output
+ *   6  publish      one release store for each lane that has mail, then wake the sleepers
+ *   7  unblock      links that had no room try again
+ *   8  compact      a little, in proportion to what was appended
+ *
+ * Waiting is adaptive: after the last turn that did something the shard spins for a while without a
+ * system call, because a wake-up from sleep costs far more than a turn; the while is halved when it
+ * was useless and doubled when it paid. Then it sleeps until something happens or a timer is due.
+ */
+#include "shard/shard.h"
+
+#include <errno.h>
+#include <time.h>
+
+#include "base/assert.h"
+#include "base/ck.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "ring/slot.h"
+#include "shard/crossing.h"
+
+#define SPIN_NS_MIN (5 * NS_PER_US)
+/* Old log that is looked at for each appended byte while a compaction runs. */
+#define COMPACT_PER_APPENDED 4
+#define COMPACT_BYTES_MIN (64 * KIB)
+#define WALL_READ_NS NS_PER_S
+/* A stopping shard closes when its links have been quiet for this long. */
+#define QUIET_NS (20 * NS_PER_MS)
+
+int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbox *mailbox,
+               struct shard **peers, uint16_t *slot_owner, const struct shard_options *options)
+{
+    ASSERT(index < options->shards_count);
+    shard->index = index;
+    shard->io = io;
+    shard->mailbox = mailbox;
+    shard->peers = peers;
+    shard->slot_owner = slot_owner;
+    shard->options = options;
+    shard->spin_ns = options->spin_ns_max;
+    shard->next_shard = index;
+    shard->updates_take = updates_choose();
+    size_t callers = options->connections_max;
+    int err = segments_init(&shard->segments, options->log_bytes_max);
+    if (err < 0) return err;
+    err = sessions_init(&shard->sessions, options->sessions_bytes_max);
+    if (err < 0) goto deinit_segments;
+    err = -ENOMEM;
+    shard->callers = memory_reserve(callers * sizeof *shard->callers, 0);
+    if (shard->callers == NULL) goto deinit_sessions;
+    shard->dirty = memory_reserve(callers * sizeof(struct caller *), 0);
+    if (shard->dirty == NULL) goto release_callers;
+    shard->waiting = memory_reserve(callers * sizeof(struct caller *), 0);
+    if (shard->waiting == NULL) goto release_dirty;
+    return 0;
+
+release_dirty:
+    memory_release(shard->dirty, callers * sizeof(struct caller *));
+release_callers:
+    memory_release(shard->callers, callers * sizeof *shard->callers);
+deinit_sessions:
+    sessions_deinit(&shard->sessions);
+deinit_segments:
+    segments_deinit(&shard->segments);
+    return err;
+}
+
+void shard_deinit(struct shard *shard)
+{
+    size_t callers = shard->options->connections_max;
+    io_destroy(shard->io);
+    shard->io = NULL;
+    for (uint32_t i = 0; i < shard->callers_fresh; i++)
+        if (shard->callers[i].state != CALLER_FREE) link_deinit(&shard->callers[i].link);
+    for (uint32_t i = 0; i < shard->caches_count; i++) {
+        store_deinit(&shard->caches[i]->store);
+        memory_put(shard->caches[i]);
+    }
+    memory_release(shard->waiting, callers * sizeof(struct caller *));
+    memory_release(shard->dirty, callers * sizeof(struct caller *));
+    memory_release(shard->callers, callers * sizeof *shard->callers);
+    sessions_deinit(&shard->sessions);
+    segments_deinit(&shard->segments);
+}
+
+/* ------------------------------------------------------------------------------ commands */
+
+static int open_cache(struct shard *shard, const struct cache_definition *definition)
+{
+    ASSERT(definition->number == shard->caches_count);
+    ASSERT(shard->caches_count < CACHES_MAX);
+    const struct shard_options *options = shard->options;
+    struct cache *cache = memory_take(sizeof *cache);
+    if (cache == NULL) return -ENOMEM;
+    struct store_options store = {.log = {.history_bytes_max = options->history_bytes_max,
+                                          .history_records_max = options->history_records_max,
+                                          .owner = options->node,
+                                          .view = options->view},
+                                  .entries_max = options->log_bytes_max / 64,
+                                  .hash_seed = options->hash_seed,
+                                  .garbage_bytes_max = options->garbage_bytes_max};
+    int err = store_init(&cache->store, &shard->segments, &shard->hlc, &store);
+    if (err < 0) {
+        memory_put(cache);
+        return err;
+    }
+    cache->definition = definition;
+    shard->caches[shard->caches_count++] = cache;
+    return 0;
+}
+
+static void stop(struct shard *shard)
+{
+    if (shard->stopping) return;
+    shard->stopping = true;
+    shard->stop_deadline_ns = shard->now_ns + NS_PER_S;
+    shard->quiet_since_ns = shard->now_ns;
+    io_stop_listening(shard->io);
+}
+
+static void take_command(struct shard *shard)
+{
+    uint32_t command = load_acquire_u32(&shard->command);
+    if (LIKELY(command == COMMAND_NONE)) return;
+    shard->command_result = 0;
+    if (command == COMMAND_OPEN_CACHE)
+        shard->command_result = open_cache(shard, shard->command_argument);
+    else
+        stop(shard);
+    shard->work++;
+    store_release_u32(&shard->command, COMMAND_NONE);
+    store_release_u32(&shard->command_done, 1);
+}
+
+/* ------------------------------------------------------------------------------- the turn */
+
+static void read_clocks(struct shard *shard)
+{
+    shard->now_ns = clock_now_ns();
+    if (shard->now_ns - shard->wall_read_ns >= WALL_READ_NS || shard->wall_read_ns == 0) {
+        shard->wall_offset_ms = clock_wall_ms() - shard->now_ns / NS_PER_MS;
+        shard->wall_read_ns = shard->now_ns;
+    }
+    uint64_t wall_ms = shard->now_ns / NS_PER_MS + shard->wall_offset_ms;
+    shard->hlc = max_u64(shard->hlc, wall_ms << 16);
+}
+
+static void take_events(struct shard *shard, const struct io_event *events, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        const struct io_event *event = &events[i];
+        if (event->type == IO_ACCEPTED)
+            caller_accept(shard, event->conn);
+        else if (event->type != IO_WOKEN)
+            caller_event(shard, event);
+    }
+}
+
+static void seal_logs(struct shard *shard)
+{
+    if (shard->appended_bytes == 0) return;
+    for (uint32_t i = 0; i < shard->caches_count; i++) log_seal(&shard->caches[i]->store.log);
+}
+
+static void compact(struct shard *shard)
+{
+    if (shard->appended_bytes == 0) return;
+    size_t budget = max_u64(shard->appended_bytes * COMPACT_PER_APPENDED, COMPACT_BYTES_MIN);
+    for (uint32_t i = 0; i < shard->caches_count; i++)
+        store_compact(&shard->caches[i]->store, budget);
+    shard->appended_bytes = 0;
+}
+
+static void wake_sleepers(struct shard *shard, uint64_t sleepers)
+{
+    for (; sleepers != 0; sleepers &= sleepers - 1)
+        io_wake(shard->peers[__builtin_ctzll(sleepers)]->io, shard->io);
+}
+
+static void publish_counters(struct shard *shard)
+{
+    struct shard_counters *counters = &shard->counters;
+    counters->turns++;
+    counters->enters = shard->io->counters.enters;
+    counters->received_bytes = shard->io->counters.received_bytes;
+    counters->sent_bytes = shard->io->counters.sent_bytes;
+    counters->sessions = shard->sessions.count;
+    uint64_t keys = 0;
+    uint64_t tables = 0;
+    for (uint32_t i = 0; i < shard->caches_count; i++) {
+        keys += store_keys_count(&shard->caches[i]->store);
+        tables += table_bytes(&shard->caches[i]->store.table);
+    }
+    counters->keys = keys;
+    counters->memory_bytes = segments_bytes(&shard->segments) + tables + shard->sessions.bytes;
+}
+
+/* Whether a stopping shard has answered everything that it took. */
+static bool may_stop(struct shard *shard)
+{
+    bool quiet = crossing_is_quiet(shard) && !mailbox_has_mail(shard->mailbox);
+    for (uint32_t i = 0; i < shard->callers_fresh && quiet; i++) {
+        const struct caller *caller = &shard->callers[i];
+        quiet = caller->state == CALLER_FREE || link_out_bytes(&caller->link) == 0;
+    }
+    if (!quiet || shard->work > 0) shard->quiet_since_ns = shard->now_ns;
+    return shard->now_ns >= shard->stop_deadline_ns ||
+           shard->now_ns - shard->quiet_since_ns >= QUIET_NS;
+}
+
+static bool something_ready(const struct shard *shard)
+{
+    return io_ready(shard->io) || mailbox_has_mail(shard->mailbox) ||
+           load_acquire_u32(&shard->command) != COMMAND_NONE;
+}
+
+/* Spins until something is ready or `spin_ns` have passed; true: ready. */
+static bool spin(const struct shard *shard, uint64_t spin_ns)
+{
+    for (;;) {
+        for (unsigned i = 0; i < 64; i++) {
+            if (something_ready(shard)) return true;
+            clock_pause();
+        }
+        if (spin_ns != TIME_NEVER && clock_now_ns() - shard->now_ns >= spin_ns) return false;
+    }
+}
+
+static uint64_t sleep_ns(const struct shard *shard)
+{
+    uint64_t deadline = callers_deadline_ns(shard);
+    if (shard->stopping) deadline = min_u64(deadline, shard->now_ns + QUIET_NS / 4);
+    if (deadline == TIME_NEVER) return TIME_NEVER;
+    return deadline > shard->now_ns ? deadline - shard->now_ns : 0;
+}
+
+/* How long the next io_wait may block: 0 where there is, or soon will be, something to do. */
+static uint64_t prepare_to_wait(struct shard *shard)
+{
+    const struct shard_options *options = shard->options;
+    if (shard->work > 0 || something_ready(shard)) return 0;
+    if (options->idle == IDLE_BUSY_POLL) {
+        spin(shard, min_u64(sleep_ns(shard), 10 * NS_PER_MS));
+        return 0;
+    }
+    if (options->idle == IDLE_ADAPTIVE) {
+        if (spin(shard, shard->spin_ns)) {
+            shard->spin_ns = min_u64(shard->spin_ns * 2, options->spin_ns_max);
+            return 0;
+        }
+        shard->spin_ns = max_u64(shard->spin_ns / 2, min_u64(SPIN_NS_MIN, options->spin_ns_max));
+    }
+    if (!mailbox_sleep(shard->mailbox)) return 0;
+    if (load_acquire_u32(&shard->command) != COMMAND_NONE) return 0;
+    count(&shard->counters.sleeps, 1);
+    return sleep_ns(shard);
+}
+
+bool shard_turn(struct shard *shard)
+{
+    struct io_event events[SHARD_EVENTS_MAX];
+    uint64_t wait_ns = prepare_to_wait(shard);
+    shard->work = 0;
+    unsigned count = io_wait(shard->io, events, SHARD_EVENTS_MAX, wait_ns); /* 1 */
+    mailbox_awake(shard->mailbox);
+    read_clocks(shard); /* the only clock read of a turn that does not spin */
+
+    take_command(shard);
+    take_events(shard, events, count);                           /* 2 */
+    crossing_drain(shard);                                       /* 3 */
+    callers_expire(shard);
+    seal_logs(shard);                                            /* 4 */
+    callers_flush(shard);                                        /* 5 */
+    wake_sleepers(shard, mailbox_publish(shard->mailbox));       /* 6 */
+    callers_unblock(shard);                                      /* 7 */
+    compact(shard);                                              /* 8 */
+    publish_counters(shard);
+    return !shard->stopping || !may_stop(shard);
+}
+
+void shard_run(struct shard *shard)
+{
+    while (shard_turn(shard)) {
+    }
+    shard->stopped = true;
+}

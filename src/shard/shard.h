@@ -1,0 +1,189 @@
+/*
+ * One core's thread and all that it owns: its io, its callers, its part of every cache, its end of
+ * the lanes. The only place where the layers below meet. See shard.c for the turn.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "base/trace.h"
+#include "net/io.h"
+#include "shard/cache.h"
+#include "shard/caller.h"
+#include "shard/mailbox.h"
+#include "shard/updates.h"
+#include "wire/hello.h"
+
+#define SHARD_EVENTS_MAX 256
+
+enum shard_idle { IDLE_ADAPTIVE, IDLE_BUSY_POLL, IDLE_SLEEP };
+
+/* The same for every shard of a node. */
+struct shard_options {
+    uint32_t shards_count;
+    enum shard_idle idle;
+    uint64_t spin_ns_max;     /* of adaptive waiting */
+    size_t log_bytes_max;     /* of this shard, index included */
+    size_t history_bytes_max; /* of a cache on this shard */
+    uint64_t history_records_max;
+    size_t garbage_bytes_max; /* likewise */
+    size_t sessions_bytes_max;
+    size_t outbox_bytes_max; /* of a link */
+    bool unbatched;          /* every reply is sent at once: a run is one request */
+    size_t key_bytes_max;
+    size_t value_bytes_max;
+    size_t frame_bytes_max;
+    uint32_t connections_max;
+    uint32_t window_requests;
+    uint64_t window_bytes;
+    size_t lane_bytes;
+    uint64_t greeting_ns_max; /* from accept to HELLO */
+    uint64_t node;
+    uint64_t cluster;
+    uint64_t view;
+    uint32_t incarnation;
+    uint64_t hash_seed;
+    const struct trace *trace;
+};
+
+/* Counters: this shard writes, anybody reads (load_relaxed_u64). */
+struct shard_counters {
+    uint64_t turns;
+    uint64_t requests;
+    uint64_t updates;
+    uint64_t removes;
+    uint64_t gets;
+    uint64_t verbs;
+    uint64_t replies;
+    uint64_t errors;
+    uint64_t duplicates;
+    uint64_t crossed_out; /* requests handed to another shard */
+    uint64_t crossed_in;
+    uint64_t accepted;
+    uint64_t closed;
+    uint64_t refused;
+    uint64_t sleeps;
+    uint64_t enters;
+    uint64_t received_bytes;
+    uint64_t sent_bytes;
+    uint64_t keys;
+    uint64_t memory_bytes;
+    uint64_t connections;
+    uint64_t sessions;
+};
+
+/* What a shard keeps of its lanes to another shard: see crossing.c. */
+struct crossing_peer {
+    uint64_t promised_bytes; /* of replies that will come back */
+    uint64_t head_seen;      /* last position of the consumer that was looked up */
+};
+
+enum shard_command { COMMAND_NONE, COMMAND_OPEN_CACHE, COMMAND_STOP };
+
+struct shard {
+    uint32_t index;
+    bool stopping;
+    bool stopped;
+    struct io *io;
+    struct mailbox *mailbox;
+    struct shard **peers; /* by index; read only what is declared shared */
+    const struct shard_options *options;
+    struct cache *caches[CACHES_MAX];
+    uint32_t caches_count;
+    struct segments segments;
+    struct sessions sessions;
+    uint64_t hlc;
+    uint64_t now_ns; /* of this turn */
+    uint64_t wall_offset_ms;
+    uint64_t wall_read_ns;
+    uint64_t stop_deadline_ns;
+    uint64_t quiet_since_ns;
+    uint64_t spin_ns;
+    int32_t cpu;           /* pinned to, or -1; set before the thread runs */
+    int32_t cpu_clock;     /* clockid_t of the thread's CPU time; 0: not running */
+    uint16_t *slot_owner; /* shard of each slot; shared and constant */
+
+    struct caller *callers; /* options->connections_max, reserved */
+    uint32_t callers_fresh;
+    struct caller *callers_free;
+    struct caller *timed; /* greeting and closing ones */
+    struct caller **dirty;
+    uint32_t dirty_count;
+    struct caller **waiting;
+    uint32_t waiting_count;
+    uint32_t ready_count;
+    uint32_t next_shard; /* for callers that want any */
+    uint64_t work;       /* things done this turn */
+    uint64_t appended_bytes;
+    struct crossing_peer crossing[SHARDS_MAX];
+    updates_fn updates_take; /* the variant for this processor */
+    uint32_t handed_over; /* lanes' requests without a reply yet */
+
+    /* Shared: written by this shard, read by others. */
+    struct shard_counters counters __attribute__((aligned(CACHE_PAIR)));
+    /* Shared: the control thread writes, this shard takes. */
+    uint32_t command __attribute__((aligned(CACHE_PAIR))); /* enum shard_command */
+    uint32_t command_done;
+    const void *command_argument;
+    int command_result;
+};
+
+/* Called by the shard's own thread, `io` opened there. 0 or -ENOMEM. */
+MUST_CHECK int shard_init(struct shard *shard, uint32_t index, struct io *io,
+                          struct mailbox *mailbox, struct shard **peers, uint16_t *slot_owner,
+                          const struct shard_options *options);
+void shard_deinit(struct shard *shard);
+
+/* One turn, waiting for something to do as the options say. False: the shard has stopped. */
+bool shard_turn(struct shard *shard);
+/* Turns until the shard has stopped. */
+void shard_run(struct shard *shard);
+
+/* The parts below are for the shard's own files. */
+
+/* caller.c */
+void caller_accept(struct shard *shard, uint32_t conn);
+/* Takes over a connection whose HELLO (in `data`) named this shard. */
+void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size);
+void caller_event(struct shard *shard, const struct io_event *event);
+void caller_refuse(struct caller *caller, const struct refusal *refusal);
+void caller_mark_dirty(struct caller *caller);
+void caller_mark_waiting(struct caller *caller);
+/* End of the turn: acknowledges, flushes; then lets waiting callers go on. */
+void callers_flush(struct shard *shard);
+void callers_unblock(struct shard *shard);
+void callers_expire(struct shard *shard);
+uint64_t callers_deadline_ns(const struct shard *shard);
+struct caller *caller_of(struct shard *shard, uint32_t index, uint32_t generation);
+/* Room in the outbox for `bytes` more, promised bytes included. */
+static inline bool caller_has_room(const struct caller *caller, size_t bytes_max)
+{
+    return link_out_bytes(&caller->link) + caller->reserved_bytes <= bytes_max;
+}
+
+/* run.c: takes requests from `data`; see link_consume_fn. */
+int64_t run_from_caller(void *caller, uint8_t *data, size_t size);
+/* caller.c: one control frame on a ready link; its bytes, 0 if it is partial, or -errno. */
+MUST_CHECK int64_t caller_control(struct caller *caller, const uint8_t *data, size_t size);
+/* crossing.c: takes mail from all lanes. */
+void crossing_drain(struct shard *shard);
+/* Whether requests of this shard's callers are still on other shards. */
+bool crossing_is_quiet(const struct shard *shard);
+/* info.c: writes the node's facts and counters as JSON; returns the bytes. */
+size_t info_write(const struct shard *shard, char *buffer, size_t bytes);
+
+static inline void count(uint64_t *counter, uint64_t by)
+{
+    *counter += by;
+}
+
+/* Counts `by` plain updates, each with its reply. */
+static inline void count_plain(struct shard_counters *counters, uint64_t by)
+{
+    counters->requests += by;
+    counters->updates += by;
+    counters->replies += by;
+}

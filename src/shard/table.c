@@ -1,0 +1,257 @@
+/*
+ * Layout: buckets of one cache line with 7 entries: 7 tags that are compared at once, then 7 words
+ * that hold 27 more bits of the hash and the address of the record. An absent key costs one line;
+ * a present one that line and its record, which its caller reads anyway.
+ *
+ * Growth: linear hashing (Litwin, "Linear hashing: a new tool for file and table addressing", VLDB
+ * 1980). When there are more than LOAD entries a bucket, the insertion splits one bucket, the next
+ * in turn, into itself and a new one at the end; the table is address space reserved once, so
+ * nothing is moved and there is never a pause. The bit that decides between the two buckets is one
+ * of the 27 in the entry: a split reads no records.
+ *
+ * Overflow: in the buckets that wait for their split an eighth entry goes to an overflow bucket,
+ * whose number takes the place of the seventh entry.
+ *
+ * Rejected: ck_ht and ck_hs (known bugs in Debian's 0.7.1, and made for several readers); doubling
+ * into a second table (twice the memory while it lasts, two probes a look-up).
+ */
+#include "shard/table.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/memory.h"
+
+#define LEVEL_FIRST ENTRY_HASH_SHIFT
+/* Entries a bucket on average before a split: 4.75 of 7, in units of a quarter. */
+#define LOAD_QUARTERS 12
+#define LINK_AT (BUCKET_ENTRIES - 1)
+
+static uint64_t buckets_count(const struct table *table)
+{
+    return table->mask + 1 + table->split;
+}
+
+static void update_count_max(struct table *table)
+{
+    table->count_max = buckets_count(table) * LOAD_QUARTERS / 4;
+}
+
+int table_init(struct table *table, uint64_t entries_max)
+{
+    uint64_t buckets = max_u64(entries_max * 4 / LOAD_QUARTERS + 1, (uint64_t)1 << LEVEL_FIRST);
+    *table = (struct table){.level = LEVEL_FIRST,
+                            .mask = ((uint64_t)1 << LEVEL_FIRST) - 1,
+                            .overflow_fresh = 1,
+                            .buckets_max = buckets,
+                            .overflow_max = (uint32_t)min_u64(buckets / 2 + 64, UINT32_MAX)};
+    table->buckets = memory_reserve(buckets * sizeof(struct bucket), 1);
+    table->overflow = memory_reserve(table->overflow_max * sizeof(struct bucket), 0);
+    if (table->buckets == NULL || table->overflow == NULL) {
+        table_deinit(table);
+        return -ENOMEM;
+    }
+    update_count_max(table);
+    return 0;
+}
+
+void table_deinit(struct table *table)
+{
+    memory_release(table->buckets, table->buckets_max * sizeof(struct bucket));
+    memory_release(table->overflow, table->overflow_max * sizeof(struct bucket));
+    *table = (struct table){0};
+}
+
+size_t table_bytes(const struct table *table)
+{
+    return (buckets_count(table) + table->overflow_fresh) * sizeof(struct bucket);
+}
+
+static struct bucket *bucket_next(const struct table *table, const struct bucket *bucket)
+{
+    return bucket->overflows ? &table->overflow[bucket->entries[LINK_AT]] : NULL;
+}
+
+uint64_t *table_find(struct table *table, uint64_t hash, table_is_key_fn is_key,
+                     const void *context)
+{
+    uint8_t tag = table_tag(hash);
+    for (struct bucket *bucket = table_bucket(table, hash); bucket != NULL;
+         bucket = bucket_next(table, bucket)) {
+        for (unsigned match = bucket_match(bucket, tag); match != 0; match &= match - 1) {
+            uint64_t *entry = &bucket->entries[__builtin_ctz(match)];
+            if (entry_may_be(*entry, hash) && is_key(context, entry_address(*entry))) return entry;
+        }
+    }
+    return NULL;
+}
+
+static bool is_address(const void *context, uint64_t address)
+{
+    return *(const uint64_t *)context == address;
+}
+
+uint64_t *table_find_address(struct table *table, uint64_t hash, uint64_t address)
+{
+    return table_find(table, hash, is_address, &address);
+}
+
+static uint32_t overflow_take(struct table *table)
+{
+    uint32_t number = table->overflow_free;
+    if (number != 0) {
+        table->overflow_free = (uint32_t)table->overflow[number].entries[LINK_AT];
+        memset(&table->overflow[number], 0, sizeof(struct bucket));
+    } else if (table->overflow_fresh < table->overflow_max) {
+        number = table->overflow_fresh++;
+    } else {
+        return 0;
+    }
+    table->overflow_in_use++;
+    return number;
+}
+
+static void overflow_put(struct table *table, uint32_t number)
+{
+    table->overflow[number] = (struct bucket){0};
+    table->overflow[number].entries[LINK_AT] = table->overflow_free;
+    table->overflow_free = number;
+    table->overflow_in_use--;
+}
+
+static bool bucket_try_put(struct bucket *bucket, uint8_t tag, uint64_t entry)
+{
+    unsigned entries = bucket->overflows ? BUCKET_ENTRIES - 1 : BUCKET_ENTRIES;
+    unsigned at = 0;
+    while (at < entries && bucket->tags[at] != 0) at++;
+    if (at == entries) return false;
+    bucket->tags[at] = tag;
+    bucket->entries[at] = entry;
+    return true;
+}
+
+/* Puts an entry into the chain that begins with `bucket`. */
+static int chain_put(struct table *table, struct bucket *bucket, uint8_t tag, uint64_t entry)
+{
+    for (;;) {
+        if (bucket_try_put(bucket, tag, entry)) return 0;
+        if (!bucket->overflows) {
+            uint32_t number = overflow_take(table);
+            if (number == 0) return -ENOMEM;
+            /* The seventh entry makes place for the link. */
+            bool moved = bucket_try_put(&table->overflow[number], bucket->tags[LINK_AT],
+                                        bucket->entries[LINK_AT]);
+            ASSERT(moved);
+            bucket->tags[LINK_AT] = 0;
+            bucket->overflows = 1;
+            bucket->entries[LINK_AT] = number;
+        }
+        bucket = bucket_next(table, bucket);
+    }
+}
+
+/* Deals the entries of one bucket of the old chain out to the two buckets of the split. */
+static void deal_out(struct table *table, const struct bucket *from, uint64_t low, uint64_t high)
+{
+    unsigned entries = from->overflows ? BUCKET_ENTRIES - 1 : BUCKET_ENTRIES;
+    for (unsigned i = 0; i < entries; i++) {
+        if (from->tags[i] == 0) continue;
+        uint64_t hash_bits = from->entries[i] >> ENTRY_ADDRESS_BITS;
+        bool is_high = (hash_bits >> (table->level - ENTRY_HASH_SHIFT) & 1) != 0;
+        int err = chain_put(table, &table->buckets[is_high ? high : low], from->tags[i],
+                            from->entries[i]);
+        /* Cannot fail: the old chain gives back at least as many overflow buckets as two need. */
+        ASSERT(err == 0);
+    }
+}
+
+static void split_one(struct table *table)
+{
+    if (buckets_count(table) == table->buckets_max) return;
+    uint64_t low = table->split;
+    uint64_t high = table->mask + 1 + low;
+    struct bucket old = table->buckets[low];
+    table->buckets[low] = (struct bucket){0};
+    struct bucket *from = &old;
+    uint32_t number = 0;
+    while (from != NULL) {
+        struct bucket copy = *from;
+        if (number != 0) overflow_put(table, number);
+        number = copy.overflows ? (uint32_t)copy.entries[LINK_AT] : 0;
+        deal_out(table, &copy, low, high);
+        from = number != 0 ? &table->overflow[number] : NULL;
+    }
+    table->split++;
+    if (table->split == table->mask + 1) {
+        table->level++;
+        table->mask = table->mask << 1 | 1;
+        table->split = 0;
+    }
+    update_count_max(table);
+}
+
+int table_insert(struct table *table, uint64_t hash, uint64_t address)
+{
+    if (table->count >= table->count_max) split_one(table);
+    int err = chain_put(table, table_bucket(table, hash), table_tag(hash),
+                        entry_make(hash, address));
+    if (err < 0) return err;
+    table->count++;
+    return 0;
+}
+
+void table_remove(struct table *table, uint64_t hash, uint64_t *entry)
+{
+    struct bucket *bucket = table_bucket(table, hash);
+    while (entry < bucket->entries || entry >= bucket->entries + BUCKET_ENTRIES) {
+        bucket = bucket_next(table, bucket);
+        ASSERT(bucket != NULL);
+    }
+    size_t at = (size_t)(entry - bucket->entries);
+    ASSERT(bucket->tags[at] != 0);
+    bucket->tags[at] = 0;
+    table->count--;
+}
+
+static uint64_t bucket_each(const struct bucket *bucket,
+                            void (*visit)(void *context, uint64_t address), void *context)
+{
+    unsigned entries = bucket->overflows ? BUCKET_ENTRIES - 1 : BUCKET_ENTRIES;
+    uint64_t count = 0;
+    for (unsigned i = 0; i < entries; i++) {
+        if (bucket->tags[i] == 0) continue;
+        count++;
+        if (visit != NULL) visit(context, entry_address(bucket->entries[i]));
+    }
+    return count;
+}
+
+static uint64_t each(const struct table *table, void (*visit)(void *context, uint64_t address),
+                     void *context, uint32_t *overflows)
+{
+    uint64_t count = 0;
+    for (uint64_t at = 0; at < buckets_count(table); at++) {
+        for (const struct bucket *bucket = &table->buckets[at]; bucket != NULL;
+             bucket = bucket_next(table, bucket)) {
+            count += bucket_each(bucket, visit, context);
+            *overflows += bucket->overflows;
+        }
+    }
+    return count;
+}
+
+void table_each(const struct table *table, void (*visit)(void *context, uint64_t address),
+                void *context)
+{
+    uint32_t overflows = 0;
+    each(table, visit, context, &overflows);
+}
+
+void table_check(const struct table *table)
+{
+    uint32_t overflows = 0;
+    uint64_t count = each(table, NULL, NULL, &overflows);
+    ASSERT(count == table->count);
+    ASSERT(overflows == table->overflow_in_use);
+}

@@ -1,0 +1,131 @@
+/*
+ * The table of a cache on one shard: from the hash of a key to the address of its newest change.
+ * One writer and reader, the shard's thread. See table.c for the layout and how it grows.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
+#include "base/assert.h"
+#include "base/attr.h"
+
+#define BUCKET_ENTRIES 7
+/* An entry: bits 6..32 of the key's hash above the address in units of 8 bytes. */
+#define ENTRY_ADDRESS_BITS 37
+#define ENTRY_ADDRESS (((uint64_t)1 << ENTRY_ADDRESS_BITS) - 1)
+#define ENTRY_HASH_SHIFT 6
+
+struct bucket {
+    uint8_t tags[BUCKET_ENTRIES]; /* 0x80 and the top 7 bits of the entry's hash; 0: no entry */
+    uint8_t overflows; /* 1: entries[6] is the number of an overflow bucket, and its tag is 0 */
+    uint64_t entries[BUCKET_ENTRIES];
+} __attribute__((aligned(CACHE_LINE)));
+_Static_assert(sizeof(struct bucket) == CACHE_LINE, "one bucket is one cache line");
+
+struct table {
+    struct bucket *buckets;
+    uint64_t mask;  /* 2^level - 1 */
+    uint64_t split; /* buckets below it have been split in this round */
+    uint64_t count; /* entries */
+    uint64_t count_max; /* above it the next insertion splits a bucket */
+    uint32_t level;
+    uint32_t overflow_free;   /* first free overflow bucket; 0: none */
+    uint32_t overflow_fresh;  /* never used from here on; 0 is never used */
+    uint32_t overflow_in_use;
+    uint64_t buckets_max;
+    uint32_t overflow_max;
+    struct bucket *overflow;
+};
+
+/* Room for `entries_max` entries as address space; memory is used as it grows. 0 or -ENOMEM. */
+MUST_CHECK int table_init(struct table *table, uint64_t entries_max);
+void table_deinit(struct table *table);
+/* Bytes of memory in use. */
+size_t table_bytes(const struct table *table);
+
+static inline struct bucket *table_bucket(const struct table *table, uint64_t hash)
+{
+    uint64_t at = hash & table->mask;
+    if (at < table->split) at = hash & (table->mask << 1 | 1);
+    return &table->buckets[at];
+}
+
+static inline uint8_t table_tag(uint64_t hash)
+{
+    return (uint8_t)(hash >> 57 | 0x80);
+}
+
+static inline uint64_t entry_hash_bits(uint64_t hash)
+{
+    return hash >> ENTRY_HASH_SHIFT << ENTRY_ADDRESS_BITS;
+}
+
+static inline uint64_t entry_make(uint64_t hash, uint64_t address)
+{
+    DEBUG_ASSERT((address & 7) == 0 && address >> 3 <= ENTRY_ADDRESS);
+    return entry_hash_bits(hash) | address >> 3;
+}
+
+static inline uint64_t entry_address(uint64_t entry)
+{
+    return (entry & ENTRY_ADDRESS) << 3;
+}
+
+static inline bool entry_may_be(uint64_t entry, uint64_t hash)
+{
+    return ((entry ^ entry_hash_bits(hash)) & ~ENTRY_ADDRESS) == 0;
+}
+
+/* A bit for each entry of the bucket whose tag is `tag`, which has its highest bit set. */
+static inline unsigned bucket_match(const struct bucket *bucket, uint8_t tag)
+{
+#if defined(__SSE2__)
+    __m128i tags = _mm_loadl_epi64((const __m128i *)(const void *)bucket);
+    __m128i wanted = _mm_set1_epi8((char)tag);
+    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(tags, wanted)) & 0xff;
+#else
+    unsigned match = 0;
+    for (unsigned i = 0; i < BUCKET_ENTRIES; i++) match |= (unsigned)(bucket->tags[i] == tag) << i;
+    return match;
+#endif
+}
+
+/*
+ * The entry that is probably the key's: tag and 27 bits of hash agree. NULL: look with table_find,
+ * the key may be in an overflow bucket or nowhere. Touches one cache line.
+ */
+static inline uint64_t *table_probe(struct bucket *bucket, uint64_t hash)
+{
+    unsigned match = bucket_match(bucket, table_tag(hash));
+    while (match != 0) {
+        uint64_t *entry = &bucket->entries[__builtin_ctz(match)];
+        if (LIKELY(entry_may_be(*entry, hash))) return entry;
+        match &= match - 1;
+    }
+    return NULL;
+}
+
+/* Whether the record that an entry points to is the key's. */
+typedef bool (*table_is_key_fn)(const void *context, uint64_t address);
+
+/* The entry of the key, or NULL. Valid until the next insertion or removal. */
+uint64_t *table_find(struct table *table, uint64_t hash, table_is_key_fn is_key,
+                     const void *context);
+/* The entry with exactly this hash and address, or NULL. */
+uint64_t *table_find_address(struct table *table, uint64_t hash, uint64_t address);
+
+/* Adds a key that is not there. 0, or -ENOMEM with nothing changed. */
+MUST_CHECK int table_insert(struct table *table, uint64_t hash, uint64_t address);
+/* Takes the entry out that table_find returned for this hash. */
+void table_remove(struct table *table, uint64_t hash, uint64_t *entry);
+
+/* Calls `visit` for each entry. The table must not change meanwhile. */
+void table_each(const struct table *table, void (*visit)(void *context, uint64_t address),
+                void *context);
+/* Aborts where a stated invariant does not hold. O(n). */
+void table_check(const struct table *table);
