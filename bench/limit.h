@@ -20,7 +20,7 @@
 
 /* How both sides wait. */
 enum limit_wait {
-    LIMIT_WAIT_BEST, /* the faster one: blocking for throughput, spinning for ping-pong */
+    LIMIT_WAIT_BEST, /* the faster one: spinning, where each side has a cpu */
     LIMIT_WAIT_BLOCK,
     LIMIT_WAIT_SPIN, /* needs a cpu each; with one cpu, both block */
 };

@@ -114,7 +114,8 @@ typedef struct fero_runtime_opts {
     const char *const *seeds; /* clients: "HOST:PORT" of nodes, NULL at the end */
     const char *io_features; /* "-msg_ring,+send_zc"; NULL: what measured best */
     int64_t memory_max_bytes;   /* cap on logs and tables of all shards; 0: 80 % of the machine's */
-    int64_t history_max_bytes;  /* superseded changes kept; 0: 10 % of the cap, at most 1 GiB */
+    int64_t history_max_bytes;  /* newest changes kept, superseded or not; 0: 10 % of the cap,
+                                   at most 128 MiB */
     int64_t history_max_records; /* likewise by number; 0: no limit of its own */
     int64_t outbox_max_bytes;   /* a connection's; 0: 1 MiB; FERO_OFF: no batching */
     int64_t key_max_bytes;      /* 0: 1 KiB */

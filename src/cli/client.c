@@ -84,7 +84,7 @@ static bool split_seeds(const struct client *client, char texts[CLIENT_SEEDS_MAX
 }
 
 enum status cli_open(struct client *client, const struct command *command,
-                        const struct client_options *options, const char *name)
+                     const struct client_options *options, const char *name)
 {
     char texts[CLIENT_SEEDS_MAX][SEED_BYTES];
     const char *seeds[CLIENT_SEEDS_MAX + 1];

@@ -44,11 +44,11 @@ struct client {
 };
 
 /*
- * Connects to the cache `name` (NULL: to the node alone). Returns an exit status; other than
+ * Connects to the cache `name`. Returns an exit status; other than
  * STATUS_OK, one line has been printed and there is nothing to close.
  */
 enum status cli_open(struct client *client, const struct command *command,
-                        const struct client_options *options, const char *name);
+                     const struct client_options *options, const char *name);
 void cli_close(struct client *client);
 
 /* Options of one request that waits for its reply. */

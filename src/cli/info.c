@@ -18,7 +18,7 @@ static int run_info(const struct command *command, int argc, char **argv)
     int status = command_parse(command, argc, argv, &options, &count);
     if (status != COMMAND_GO_ON) return status;
     struct client client;
-    status = cli_open(&client, command, &options.client, count > 0 ? argv[0] : NULL);
+    status = cli_open(&client, command, &options.client, count > 0 ? argv[0] : "demo");
     if (status != STATUS_OK) return status;
 
     fero_op *op = NULL;
@@ -37,7 +37,7 @@ const struct command command_info = {
     .name = "info",
     .arguments = "[NAME]",
     .summary = "print what a node is and has counted, as JSON",
-    .details = "NAME is one of the node's caches; without it any will do.",
+    .details = "NAME is one of the node's caches, \"demo\" unless given.",
     .options = info_specs,
     .options_count = sizeof info_specs / sizeof info_specs[0],
     .arguments_max = 1,

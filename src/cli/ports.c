@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <dirent.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,11 +39,6 @@ static unsigned long listener(uint16_t port)
 {
     unsigned long inode = listener_in("/proc/net/tcp", port);
     return inode != 0 ? inode : listener_in("/proc/net/tcp6", port);
-}
-
-bool port_is_taken(uint16_t port)
-{
-    return listener(port) != 0;
 }
 
 static bool has_socket(const char *pid, const char *wanted)

@@ -23,8 +23,17 @@ static const struct option_spec req_specs[] = {
     CLIENT_OPTION_SPECS(struct req_options, client),
 };
 
-/* What every node of `fero serve` handles. */
-static const char *const verbs[] = {"ECHO", "UPDATE", "REMOVE"};
+/* What every node of `fero serve` handles; the last three have calls of their own. */
+static const char *const verbs[] = {"ECHO", "UPDATE", "REMOVE", "GET"};
+
+static int send_request(fero_cache *cache, const char *verb, fero_slice key, const fero_val *body,
+                        const fero_wopts *wopts, fero_op **op)
+{
+    if (strcmp(verb, "UPDATE") == 0) return fero_update(cache, key, body, wopts, op);
+    if (strcmp(verb, "REMOVE") == 0) return fero_remove(cache, key, wopts, op);
+    if (strcmp(verb, "GET") == 0) return fero_get(cache, key, wopts, op);
+    return fero_send(cache, fero_str(verb), key, body, wopts, op);
+}
 
 static void complain_of_verb(const struct command *command, const char *name, const char *verb)
 {
@@ -55,7 +64,7 @@ static enum status ask(const struct command *command, const struct req_options *
     fero_op *op = NULL;
     fero_result result = {0};
     fero_wopts wopts = client_wopts(&client);
-    int err = fero_send(client.cache, fero_str(argv[1]), key, body, &wopts, &op);
+    int err = send_request(client.cache, argv[1], key, body, &wopts, &op);
     if (err == 0) err = fero_wait(op, options->client.timeout_ms, &result);
     if (err == 0 && result.outcome != FERO_OUTCOME_OK) err = result.error;
     if (err == FERO_E_UNSUPPORTED) {

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/client.h"
@@ -24,6 +25,7 @@
 #define PORT_LAST_DEFAULT 7799
 /* Leaves half a second of the two that SIGTERM may take for giving memory back. */
 #define DRAIN_MS 1500
+#define SAME_SIGNAL_MS 300
 #define INFO_BYTES ((size_t)1 << 20)
 
 struct serve_options {
@@ -202,18 +204,18 @@ static void raise_descriptors(void)
 
 /* ------------------------------------------------------------------------------------- start */
 
+/* The exit status of a start that failed for another reason than the port. */
+static int status_of_start(int err)
+{
+    if (err == FERO_E_INVAL) return STATUS_USAGE;
+    return err == FERO_E_DENIED ? STATUS_REFUSED : STATUS_NOT_FOUND;
+}
+
 static int complain_of_start(const struct command *command, const fero_runtime_opts *opts, int err)
 {
-    if (err == FERO_E_INVAL) {
+    if (err != FERO_E_EXISTS) {
         complain(command, "%s", fero_errmsg());
-        return STATUS_USAGE;
-    }
-    bool taken = err == FERO_E_SYS && opts->port_first != 0;
-    for (uint32_t port = opts->port_first; taken && port <= opts->port_last; port++)
-        taken = port_is_taken((uint16_t)port);
-    if (!taken) {
-        complain(command, "%s", fero_errmsg());
-        return STATUS_NOT_FOUND;
+        return status_of_start(err);
     }
     char holder[PORT_HOLDER_BYTES];
     char stop[64] = "";
@@ -333,11 +335,50 @@ static void print_facts(const struct facts *facts, const char *program, char **n
     snprintf(get, sizeof get, "%s 28", names[0]);
     print_try(program, "set ", set, seeds);
     print_try(program, "get ", get, seeds);
-    print_try(program, "bench latency --name ", names[0], seeds);
+    bool is_default = strcmp(names[0], "demo") == 0;
+    print_try(program, is_default ? "bench latency" : "bench latency --name ",
+              is_default ? "" : names[0], seeds);
     printf("\nCtrl-C stops it.\n");
 }
 
 /* -------------------------------------------------------------------------------------- life */
+
+/* When the first signal came, for the handler of the second: a handler has no other way to know. */
+static volatile int64_t first_signal_ms;
+
+static int64_t now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/*
+ * Ends the process without another word. Programs such as timeout and make signal both the process
+ * and its group, so what follows at once is the first signal again.
+ */
+static void on_second_signal(int number)
+{
+    int saved = errno;
+    if (now_ms() - first_signal_ms > SAME_SIGNAL_MS) _exit(128 + number);
+    errno = saved;
+}
+
+static void wait_for_signal(void)
+{
+    sigset_t ends;
+    int number = 0;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGTERM);
+    sigaddset(&ends, SIGINT);
+    while (sigwait(&ends, &number) != 0) {
+    }
+    first_signal_ms = now_ms();
+    const struct sigaction second = {.sa_handler = on_second_signal, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &second, NULL);
+    sigaction(SIGINT, &second, NULL);
+    sigprocmask(SIG_UNBLOCK, &ends, NULL);
+}
 
 static int serve(const struct command *command, const struct serve_options *options, fero *runtime,
                  char **names, int count)
@@ -356,15 +397,7 @@ static int serve(const struct command *command, const struct serve_options *opti
     free(facts.info);
     fflush(stdout);
 
-    sigset_t ends;
-    int number = 0;
-    sigemptyset(&ends);
-    sigaddset(&ends, SIGTERM);
-    sigaddset(&ends, SIGINT);
-    while (sigwait(&ends, &number) != 0) {
-    }
-    /* A second one ends the process as if nobody had asked for the first. */
-    sigprocmask(SIG_UNBLOCK, &ends, NULL);
+    wait_for_signal();
     if (!options->json && isatty(STDERR_FILENO) != 0)
         fprintf(stderr, "\nAnswering what was accepted; again to stop at once.\n");
     return STATUS_OK;

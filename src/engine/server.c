@@ -35,7 +35,9 @@ struct server_thread {
     struct shard *shard;
     pthread_t thread;
     bool started;
-    sem_t ready; /* posted once: the shard is up, or `err` says why not */
+    sem_t ready;   /* posted once: the shard is up, or `err` says why not */
+    sem_t stopped; /* posted by the thread: it makes no turn any more */
+    sem_t leave;   /* posted to the thread: no other shard will wake it again */
     int err;
     char reason[URING_REASON_BYTES];
 };
@@ -126,6 +128,12 @@ static int thread_open(struct server_thread *thread)
     return err;
 }
 
+static void wait_for(sem_t *semaphore)
+{
+    while (sem_wait(semaphore) != 0) {
+    }
+}
+
 static void *thread_main(void *argument)
 {
     struct server_thread *thread = argument;
@@ -139,7 +147,11 @@ static void *thread_main(void *argument)
     thread->err = thread_open(thread);
     bool up = thread->err == 0;
     sem_post(&thread->ready);
-    if (up) shard_run(thread->shard);
+    if (!up) return NULL;
+    shard_run(thread->shard);
+    sem_post(&thread->stopped);
+    wait_for(&thread->leave);
+    shard_deinit(thread->shard); /* here: a ring belongs to the thread that made it */
     return NULL;
 }
 
@@ -148,17 +160,14 @@ static int thread_start(struct server *server, uint32_t index)
     struct server_thread *thread = &server->threads[index];
     thread->server = server;
     thread->shard = server->shards[index];
-    if (sem_init(&thread->ready, 0, 0) != 0) return -errno;
+    sem_init(&thread->ready, 0, 0);
+    sem_init(&thread->stopped, 0, 0);
+    sem_init(&thread->leave, 0, 0);
     int err = pthread_create(&thread->thread, NULL, thread_main, thread);
-    if (err != 0) {
-        sem_destroy(&thread->ready);
-        return -err;
-    }
-    while (sem_wait(&thread->ready) != 0) {
-    }
+    if (err != 0) return -err;
+    wait_for(&thread->ready);
     if (thread->err < 0) {
         pthread_join(thread->thread, NULL);
-        sem_destroy(&thread->ready);
         return thread->err;
     }
     thread->started = true;
@@ -231,13 +240,12 @@ static void stop_threads(struct server *server)
         if (server->threads[i].started)
             command_post(server->shards[i], COMMAND_STOP, NULL);
     for (uint32_t i = 0; i < shards; i++)
+        if (server->threads[i].started) wait_for(&server->threads[i].stopped);
+    /* Only now: until all have stopped, any of them may wake any other. */
+    for (uint32_t i = 0; i < shards; i++)
+        if (server->threads[i].started) sem_post(&server->threads[i].leave);
+    for (uint32_t i = 0; i < shards; i++)
         if (server->threads[i].started) pthread_join(server->threads[i].thread, NULL);
-    /* Only now: until all have stopped, any of them may wake any other's io. */
-    for (uint32_t i = 0; i < shards; i++) {
-        if (!server->threads[i].started) continue;
-        sem_destroy(&server->threads[i].ready);
-        shard_deinit(server->shards[i]);
-    }
 }
 
 static uint64_t descriptors_max(void)

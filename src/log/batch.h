@@ -30,7 +30,7 @@ struct batch {
     uint64_t view;         /* in which its owner owned the slots */
     uint64_t owner;        /* node identity */
     uint64_t previous;     /* checksum of the batch before it in the stream; 0: the first */
-    uint64_t checksum;     /* XXH3 of the whole batch with this field 0 */
+    uint64_t checksum;     /* over the whole batch, this field taken as 0: see batch.c */
     uint64_t reserved2;
 };
 _Static_assert(sizeof(struct batch) == 64, "the batch is on the wire and on disk");

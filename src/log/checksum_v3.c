@@ -2,7 +2,7 @@
  * checksum.c again, with AVX2: half the instructions for a batch.
  */
 #if defined(__x86_64__)
-#pragma GCC target("avx2,bmi,bmi2,lzcnt,movbe")
+#pragma GCC target("arch=haswell,tune=haswell")
 #endif
 
 #define CHECKSUM_BYTES checksum_bytes_v3

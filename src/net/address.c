@@ -6,8 +6,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/assert.h"
-
 /* Longest host that is read: an IPv6 address with its scope. */
 #define HOST_BYTES_MAX (INET6_ADDRSTRLEN + 1 + IF_NAMESIZE)
 
@@ -92,8 +90,6 @@ static int split(const char *text, const char **host, size_t *host_bytes, const 
 
 int address_parse(struct address *address, const char *text, uint16_t port_default)
 {
-    ASSERT(address != NULL);
-    ASSERT(text != NULL);
     const char *host_start;
     const char *port_start;
     size_t host_bytes;

@@ -162,13 +162,29 @@ static void on_cancel(struct uring *uring, struct connection *connection)
     if (connection->state == CONNECTION_ENDING) connection_mark(uring, connection);
 }
 
+/* The cancel did not find everything, or could not end it. */
+static void end_by_force(struct connection *connection)
+{
+    if (connection->fd < 0) return;
+    if (connection->operations > 1 || !connection->send.zc_waits) {
+        shutdown(connection->fd, SHUT_RDWR);
+        return;
+    }
+    /* Bytes of a zero-copy send are the kernel's until the peer has them, which may be never. A
+     * reset drops them. No request is left that knows the descriptor. */
+    const struct linger reset = {.l_onoff = 1};
+    (void)setsockopt(connection->fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    close(connection->fd);
+    connection->fd = -1;
+}
+
 static bool service_ending(struct uring *uring, struct connection *connection,
                            struct events *events)
 {
     receive_drop(uring, connection);
     if (connection->operations == 0) {
         if (events_are_full(events)) return false;
-        close(connection->fd);
+        if (connection->fd >= 0) close(connection->fd);
         connection->fd = -1;
         struct io_event *event = connection_event(uring, connection, events, IO_CLOSED);
         event->result = connection->result;
@@ -177,8 +193,7 @@ static bool service_ending(struct uring *uring, struct connection *connection,
     }
     if (connection->is_cancelling) return true;
     if (connection->was_cancelled) {
-        /* The cancel did not find everything. */
-        shutdown(connection->fd, SHUT_RDWR);
+        end_by_force(connection);
         return true;
     }
     struct io_uring_sqe *request = queue_request(&uring->queue);

@@ -29,7 +29,7 @@ static int rehouse(struct held *held, size_t front, size_t back, struct held_blo
     struct held_block *block = memory_take(sizeof *block + capacity);
     if (block == NULL) return -ENOMEM;
     block->capacity = capacity;
-    if (waiting > 0) memcpy(block->data + start, held->block->data + held->start, waiting);
+    if (held->block != NULL) memcpy(block->data + start, held->block->data + held->start, waiting);
     retire(held, retired);
     *held = (struct held){.block = block, .start = start, .end = start + waiting};
     return 0;

@@ -13,7 +13,12 @@
  *   - IO_CLOSED is the last event of a connection, and comes exactly once, whoever closed it. Until
  *     IO_SENT or IO_CLOSED the bytes given to io_send belong to the kernel.
  *   - The bytes of IO_RECEIVED and IO_DATAGRAM are the owner's until the next io_wait; it may write
- *     to them, and to IO_HEADROOM_BYTES before them (where a partial frame is put back in front).
+ *     to them, and to IO_HEADROOM_BYTES before those of IO_RECEIVED (where a partial frame is put
+ *     back in front). Datagrams of one sender may lie side by side, so they have no headroom.
+ *   - A connection has one IO_RECEIVED an io_wait at most, so io_pause is followed by silence, and
+ *     IO_CLOSED never comes in the same io_wait as the last bytes.
+ *   - A handle is good until the io_wait after the one that delivered its IO_CLOSED begins. What is
+ *     asked of it after it ended, which the owner need not know yet, is ignored.
  *
  * Errors are negative errno values.
  */
@@ -118,7 +123,7 @@ static inline void io_stop_listening(struct io *io)
     io->table->stop_listening(io);
 }
 
-/* Starts connecting and returns the handle; IO_CONNECTED or IO_CLOSED follows. */
+/* Starts connecting and returns the handle; IO_CONNECTED or IO_CLOSED follows. -ENOSPC: table full. */
 MUST_CHECK static inline int64_t io_connect(struct io *io, const struct address *address,
                                             void *context)
 {
@@ -132,8 +137,8 @@ MUST_CHECK static inline int64_t io_adopt(struct io *io, int fd, void *context)
 }
 
 /*
- * Gives the descriptor of a paused connection with nothing in flight to the caller and frees the
- * handle; no further event comes. Returns the descriptor, or -EBUSY.
+ * Gives the descriptor of a paused connection with nothing in flight, and nothing held by io_pause,
+ * to the caller and frees the handle; no further event comes. Returns the descriptor, or -EBUSY.
  */
 MUST_CHECK static inline int io_detach(struct io *io, uint32_t conn)
 {
@@ -201,7 +206,7 @@ MUST_CHECK static inline int io_udp_send(struct io *io, uint32_t conn,
  * Submits what was asked for since the last call and collects events, at most `events_max`. Waits
  * up to `wait_ns` for the first one (0: not at all, TIME_NEVER: for ever). Gives the buffers of
  * the previous events back. This is the one system call of a turn; with nothing to submit and
- * nothing to wait for there is none.
+ * nothing to wait for there is none. It may return 0 before the time is over.
  */
 static inline unsigned io_wait(struct io *io, struct io_event *events, unsigned events_max,
                                uint64_t wait_ns)
@@ -209,7 +214,10 @@ static inline unsigned io_wait(struct io *io, struct io_event *events, unsigned 
     return io->table->wait(io, events, events_max, wait_ns);
 }
 
-/* Whether io_wait would return an event at once. Makes no system call: made for spinning. */
+/*
+ * Whether io_wait has something to do at once: an event to return, or something to submit. Makes no
+ * system call: made for spinning.
+ */
 static inline bool io_ready(struct io *io)
 {
     return io->table->ready(io);
@@ -217,7 +225,8 @@ static inline bool io_ready(struct io *io)
 
 /*
  * Makes a blocked io_wait of `io` return, with IO_WOKEN. From any thread: `from` is the calling
- * shard's own io, whose next io_wait carries the wake-up, or NULL to do it at once.
+ * shard's own io, whose next io_wait carries the wake-up (`io` must live until then), or NULL to do
+ * it at once.
  */
 static inline void io_wake(struct io *io, struct io *from)
 {

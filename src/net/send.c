@@ -103,9 +103,12 @@ void send_on_completion(struct uring *uring, struct connection *connection,
     /* A zero-copy send completes twice: with its result, then when its bytes are free. */
     if (completion->flags & IORING_CQE_F_MORE) {
         connection->send.zc_result = result;
+        connection->send.zc_waits = true;
+        if (connection->state == CONNECTION_ENDING) connection_mark(uring, connection);
         return;
     }
     if (completion->flags & IORING_CQE_F_NOTIF) result = connection->send.zc_result;
+    connection->send.zc_waits = false;
     connection->send_in_flight = false;
     connection_operation_done(uring, connection);
     if (connection->state != CONNECTION_UP) return;

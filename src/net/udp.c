@@ -42,10 +42,7 @@ struct udp_send {
     struct address to;
     struct iovec part;
     struct msghdr message;
-    union {
-        struct cmsghdr align;
-        uint8_t bytes[CMSG_SPACE(sizeof(uint16_t))];
-    } control;
+    _Alignas(struct cmsghdr) uint8_t control[CMSG_SPACE(sizeof(uint16_t))];
     uint8_t data[DATAGRAM_BYTES_MAX];
 };
 
@@ -319,8 +316,8 @@ static void message_prepare(struct udp_send *send)
     };
     if (send->segments < 2 || send->is_single) return;
     const uint16_t segment_bytes = (uint16_t)send->segment_bytes;
-    send->message.msg_control = send->control.bytes;
-    send->message.msg_controllen = sizeof send->control.bytes;
+    send->message.msg_control = send->control;
+    send->message.msg_controllen = sizeof send->control;
     struct cmsghdr *control = CMSG_FIRSTHDR(&send->message);
     control->cmsg_level = SOL_UDP;
     control->cmsg_type = UDP_SEGMENT;

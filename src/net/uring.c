@@ -211,7 +211,10 @@ static int64_t uring_connect(struct io *io, const struct address *address, void 
         return err;
     }
     struct connection *connection = connection_take(uring, fd, false, context);
-    ASSERT(connection != NULL);
+    if (connection == NULL) {
+        close(fd);
+        return -ENOSPC;
+    }
     connection->state = CONNECTION_CONNECTING;
     connection->peer = *address;
     connection_mark(uring, connection);
@@ -239,7 +242,7 @@ static int64_t uring_adopt(struct io *io, int fd, void *context)
     int err = socket_prepare(fd);
     if (err < 0) return err;
     struct connection *connection = connection_take(uring, fd, false, context);
-    ASSERT(connection != NULL);
+    if (connection == NULL) return -ENOSPC;
     connection->is_first = true;
     connection_mark(uring, connection);
     return connection_handle(uring, connection);
@@ -368,7 +371,7 @@ static bool has_operations(const struct uring *uring)
 /* Reads every completion: a descriptor that was accepted must be closed. */
 static void drain(struct uring *uring)
 {
-    struct io_event list[16];
+    struct io_event list[16] = {0};
     for (unsigned turn = 0; has_operations(uring) && turn < DESTROY_TURNS_MAX; turn++) {
         struct events events = {list, 0, ARRAY_COUNT(list)};
         if (queue_enter(&uring->queue, queue_has_completions(&uring->queue) ? 0 : NS_PER_MS) < 0)

@@ -64,6 +64,7 @@ struct send {
     unsigned parts_count;
     unsigned part;     /* the first one with bytes left */
     int32_t zc_result; /* of a zero-copy send, kept until the kernel lets go of the bytes */
+    bool zc_waits;     /* it has its result, and the bytes are still the kernel's */
     struct msghdr message;
 };
 

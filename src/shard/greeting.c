@@ -22,7 +22,10 @@ void greeting_decide(struct greeting *greeting, const struct greeting_node *node
         return;
     }
     const struct frame_hello *hello = &greeting->hello;
-    if (node->stopping) {
+    if (hello->role != ROLE_CLIENT) {
+        refuse(greeting, ERROR_UNSUPPORTED, hello->role, ROLE_CLIENT,
+               "links between nodes are not supported yet");
+    } else if (node->stopping) {
         refuse(greeting, ERROR_CLOSED, 0, 0, "the node is stopping");
     } else if (hello->cluster != 0 && hello->cluster != node->cluster) {
         refuse(greeting, ERROR_DENIED, hello->cluster, node->cluster, "another cluster");

@@ -223,7 +223,12 @@ static void reply_value(struct request_context *context, uint16_t code, uint64_t
     context->replied = true;
     if (reply_outcome(code) != OUTCOME_OK) count(&context->shard->counters.errors, 1);
     if (context->request->want < WANT_REPLY) return;
-    size_t length = FRAME_REPLY_BYTES + value_bytes;
+    uint8_t extension[EXTENSIONS_BYTES_MAX];
+    struct extensions extensions = {.present = offset > UINT32_MAX ? 1u << EXT_OFFSET : 0,
+                                    .offset = offset};
+    size_t extension_bytes =
+        UNLIKELY(extensions.present != 0) ? extensions_encode(&extensions, extension) : 0;
+    size_t length = FRAME_REPLY_BYTES + extension_bytes + value_bytes;
     size_t padded = round_up_8(length);
     uint8_t *to = reply_room(context, padded);
     if (UNLIKELY(to == NULL)) {
@@ -235,10 +240,12 @@ static void reply_value(struct request_context *context, uint16_t code, uint64_t
                                 .flags = (uint8_t)type,
                                 .code = code,
                                 .seq = context->request->link_seq,
-                                .offset = (uint32_t)min_u64(offset, UINT32_MAX)};
+                                .offset = (uint32_t)offset};
     memset(to + padded - 8, 0, 8);
+    if (extension_bytes > 0) reply.flags |= FRAME_EXTENDED;
     memcpy(to, &reply, sizeof reply);
-    if (value_bytes > 0) memcpy(to + sizeof reply, value, value_bytes);
+    memcpy(to + sizeof reply, extension, extension_bytes);
+    if (value_bytes > 0) memcpy(to + sizeof reply + extension_bytes, value, value_bytes);
     reply_done(context, padded);
 }
 
@@ -372,10 +379,9 @@ static void apply_get(struct request_context *context)
 
 static void apply_info(struct request_context *context)
 {
-    static const size_t bytes_max = 32 * KIB;
-    char text[32 * 1024];
-    size_t bytes = info_write(context->shard, text, bytes_max);
-    request_reply(context, reply_code(OUTCOME_OK, ERROR_NONE), VALUE_JSON, text, bytes);
+    char text[INFO_BYTES_MAX];
+    size_t bytes = info_write(context->shard, text, sizeof text);
+    reply_value(context, reply_code(OUTCOME_OK, ERROR_NONE), 0, VALUE_JSON, text, bytes);
 }
 
 static const struct cache_verb *verb_by_name(const struct cache_definition *definition,

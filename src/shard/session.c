@@ -16,7 +16,7 @@ enum session_verdict session_probe_slow(const struct session *session, uint64_t 
 {
     if (session->seq_highest - seq >= SESSION_WINDOW) return SESSION_STALE;
     const struct session_entry *entry = &session->entries[seq & session->mask];
-    if (entry->seq != (uint32_t)seq) return SESSION_NEW;
+    if (entry->address == 0 || entry->seq != (uint32_t)seq) return SESSION_NEW;
     *address = entry->address;
     return SESSION_KNOWN;
 }
@@ -29,7 +29,7 @@ int session_grow(struct session *session)
     if (entries == NULL) return -ENOMEM;
     for (uint32_t i = 0; i <= session->mask; i++) {
         struct session_entry entry = session->entries[i];
-        if (entry.seq != 0) entries[entry.seq & (count - 1)] = entry;
+        if (entry.address != 0) entries[entry.seq & (count - 1)] = entry;
     }
     memory_put(session->entries);
     session->entries = entries;

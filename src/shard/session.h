@@ -20,7 +20,7 @@
 /* One remembered request: low halves of its number and of its change's address. */
 struct session_entry {
     uint32_t seq;
-    uint32_t address; /* in units of 8 bytes; the upper part is that of the nearest log address */
+    uint32_t address; /* low half, in units of 8 bytes; 0: nothing is remembered here */
 };
 
 struct session {
@@ -60,7 +60,7 @@ MUST_CHECK int session_grow(struct session *session);
 static inline bool session_must_grow(const struct session *session, uint64_t seq)
 {
     const struct session_entry *entry = &session->entries[seq & session->mask];
-    return session->mask < SESSION_WINDOW - 1 && entry->seq != 0 &&
+    return session->mask < SESSION_WINDOW - 1 && entry->address != 0 &&
            (uint32_t)seq - entry->seq < SESSION_WINDOW;
 }
 

@@ -28,8 +28,13 @@
 #define TO_CHANGE                                                                                  \
     ((uint64_t)(CHANGE_BYTES - FRAME_REQUEST_BYTES) -                                              \
      ((uint64_t)(WANT_REPLY << FRAME_WANT_SHIFT) << 40))
+/* 32 bytes that need no alignment: one register where there is AVX2. */
+struct block {
+    uint64_t words __attribute__((vector_size(32)));
+} __attribute__((packed, may_alias));
+
 /* Bodies up to this are copied whole, whatever their size; there is as much room behind them. */
-#define COPY_BYTES 128
+#define COPY_BYTES (4 * sizeof(struct block))
 _Static_assert(COPY_BYTES <= LOG_SLACK_BYTES, "a copy may go over the end of its record");
 
 /* By a frame's flags: wants a reply, has no extension, and its value may have any size. */
@@ -72,6 +77,7 @@ struct limits {
     uint64_t value_bytes_max;
     uint64_t hash_seed;
     const struct table *table;
+    const uint8_t *end; /* of the data, less COPY_BYTES */
     uint16_t cache;
     bool alone; /* the only shard: every slot is its own */
 };
@@ -86,7 +92,7 @@ static NO_INLINE bool is_own_slot(const struct shard *shard, const uint8_t *fram
 
 /* First pass for one frame; its padded bytes, or 0 where it is not plain or not this shard's. */
 static ALWAYS_INLINE size_t check(struct plain *plain, const struct limits *limits,
-                                  const struct shard *shard, const uint8_t *frame, size_t size)
+                                  const struct shard *shard, const uint8_t *frame)
 {
     uint64_t first = load_u64(frame);
     uint64_t second = load_u64(frame + 8);
@@ -97,7 +103,7 @@ static ALWAYS_INLINE size_t check(struct plain *plain, const struct limits *limi
     if (UNLIKELY(plain_flags[(uint8_t)(first >> 40)] == 0)) return 0;
     if (UNLIKELY(key_len - 1 >= limits->key_bytes_max)) return 0;
     if (UNLIKELY(value_bytes > limits->value_bytes_max)) return 0;
-    if (UNLIKELY(padded + COPY_BYTES > size)) return 0;
+    if (UNLIKELY(frame + padded > limits->end)) return 0;
     if (UNLIKELY((uint16_t)second != limits->cache)) return 0;
     if (!limits->alone && !is_own_slot(shard, frame, first, second)) return 0;
     uint64_t hash = hash_short(frame + FRAME_REQUEST_BYTES, key_len, limits->hash_seed);
@@ -106,20 +112,6 @@ static ALWAYS_INLINE size_t check(struct plain *plain, const struct limits *limi
     plain->bucket = table_bucket(limits->table, hash);
     __builtin_prefetch(plain->bucket, 1);
     return padded;
-}
-
-/* Second pass for one frame. */
-static ALWAYS_INLINE void probe(struct plain *plain, const struct store *store)
-{
-    uint64_t *entry = table_probe(plain->bucket, plain->hash);
-    plain->entry = entry;
-    if (UNLIKELY(entry == NULL)) return;
-    uint64_t address = entry_address(*entry);
-    const uint8_t *record = store->segments->base + address;
-    plain->seen = *entry;
-    __builtin_prefetch(record);
-    __builtin_prefetch(record + CACHE_LINE - 1);
-    __builtin_prefetch(index_word(store->segments, address), 1);
 }
 
 /* Whether the record is an update of the frame's key. */
@@ -131,11 +123,6 @@ static ALWAYS_INLINE bool is_key(const struct change *old, const uint8_t *frame,
     return memcmp(old + 1, key, first >> 48) == 0;
 }
 
-/* 32 bytes that need no alignment: one register where there is AVX2. */
-struct block {
-    uint64_t words __attribute__((vector_size(32)));
-} __attribute__((packed, may_alias));
-
 /* Copies `bytes`, and whatever stands behind them up to COPY_BYTES. */
 static ALWAYS_INLINE void copy_over(uint8_t *to, const uint8_t *from, size_t bytes)
 {
@@ -145,7 +132,14 @@ static ALWAYS_INLINE void copy_over(uint8_t *to, const uint8_t *from, size_t byt
     }
     const struct block *source = (const struct block *)(const void *)from;
     struct block *target = (struct block *)(void *)to;
-    for (unsigned i = 0; i < COPY_BYTES / sizeof(struct block); i++) target[i] = source[i];
+    struct block first = source[0];
+    struct block second = source[1];
+    struct block third = source[2];
+    struct block fourth = source[3];
+    target[0] = first;
+    target[1] = second;
+    target[2] = third;
+    target[3] = fourth;
 }
 
 /* Clears what the sender left between the end of the record and the next multiple of 8. */
@@ -165,15 +159,50 @@ static ALWAYS_INLINE void write_reply(uint8_t *reply, uint64_t seq, uint64_t off
     memcpy(reply, words, sizeof words);
 }
 
+/* What the second and third pass need, read once a run: nothing of it changes while it lasts. */
+struct applying {
+    struct store *store;
+    struct log *log;
+    uint8_t *arena;           /* of all records */
+    uint32_t *index;          /* their index words */
+    struct segment *segments;
+    struct store_slot *slots;
+    uint64_t session_id;
+    struct session_entry *remembered; /* of the session; NULL: there is none */
+    uint64_t remembered_mask;
+    bool may_wrap; /* the session may have to grow before it can remember the next one */
+};
+
+/* An entry that holds nothing that a probe could have seen. */
+static uint64_t no_entry;
+
+/* Second pass for one frame. */
+static ALWAYS_INLINE void probe(struct plain *plain, const struct applying *applying)
+{
+    uint64_t *entry = table_probe(plain->bucket, plain->hash);
+    if (UNLIKELY(entry == NULL)) {
+        plain->entry = &no_entry;
+        plain->seen = 1;
+        return;
+    }
+    uint64_t seen = *entry;
+    uint64_t address = entry_address(seen);
+    plain->entry = entry;
+    plain->seen = seen;
+    __builtin_prefetch(applying->arena + address);
+    __builtin_prefetch(applying->arena + address + CACHE_LINE - 1);
+    __builtin_prefetch(&applying->index[address >> GRANULE_SHIFT], 1);
+}
+
 struct wanted {
-    const struct store *store;
+    const uint8_t *arena;
     const uint8_t *frame;
 };
 
 static bool is_wanted(const void *context, uint64_t address)
 {
     const struct wanted *wanted = context;
-    return is_key(change_at(wanted->store->segments, address), wanted->frame,
+    return is_key((const struct change *)(wanted->arena + address), wanted->frame,
                   load_u64(wanted->frame));
 }
 
@@ -181,37 +210,37 @@ static bool is_wanted(const void *context, uint64_t address)
  * The probe found nothing (the key may be in an overflow bucket), an earlier frame of this run has
  * moved the entry, or a tag lied: looks the key up again. False: no update of it is there.
  */
-static NO_INLINE bool look_again(struct plain *plain, struct store *store)
+static NO_INLINE bool look_again(struct plain *plain, const struct applying *applying)
 {
-    struct wanted wanted = {store, plain->frame};
-    plain->entry = table_find(&store->table, plain->hash, is_wanted, &wanted);
-    if (plain->entry == NULL) return false;
-    plain->seen = *plain->entry;
+    struct wanted wanted = {applying->arena, plain->frame};
+    uint64_t *entry = table_find(&applying->store->table, plain->hash, is_wanted, &wanted);
+    if (entry == NULL) return false;
+    plain->entry = entry;
+    plain->seen = *entry;
     return true;
 }
 
-static ALWAYS_INLINE bool holds(const struct plain *plain, const struct store *store,
+static ALWAYS_INLINE bool holds(const struct plain *plain, const struct applying *applying,
                                 uint64_t first)
 {
-    return LIKELY(plain->entry != NULL) && LIKELY(*plain->entry == plain->seen) &&
-           is_key(change_at(store->segments, entry_address(plain->seen)), plain->frame, first);
+    const uint8_t *old = applying->arena + entry_address(plain->seen);
+    return LIKELY(*plain->entry == plain->seen) &&
+           LIKELY(is_key((const struct change *)old, plain->frame, first));
 }
 
-/* What the third pass carries from frame to frame. */
-struct applying {
-    struct store *store;
-    struct session *session; /* NULL: none */
-    uint64_t session_id;
-    uint64_t seq; /* of the last frame */
-    uint64_t hlc;
-    uint8_t *reply;
-};
+static ALWAYS_INLINE void remember(const struct applying *applying, uint64_t seq, uint64_t address)
+{
+    if (UNLIKELY(applying->remembered == NULL)) return;
+    struct session_entry entry = {(uint32_t)seq, (uint32_t)(address >> 3)};
+    applying->remembered[seq & applying->remembered_mask] = entry;
+}
 
 /*
  * A key that is not there, or was removed. False: something is wrong with it, or memory is short;
  * the general way says what.
  */
-static NO_INLINE bool apply_new(struct applying *applying, const struct plain *plain, uint64_t seq)
+static NO_INLINE bool apply_new(const struct applying *applying, const struct plain *plain,
+                                uint64_t seq, uint64_t *hlc, uint8_t *reply)
 {
     struct frame_request frame;
     memcpy(&frame, plain->frame, sizeof frame);
@@ -227,27 +256,25 @@ static NO_INLINE bool apply_new(struct applying *applying, const struct plain *p
                                     .hash = plain->hash};
     struct store *store = applying->store;
     const struct change *change;
-    *store->hlc = applying->hlc;
+    *store->hlc = *hlc;
     if (store_update(store, &request, &change) != STORE_OK) return false;
-    applying->hlc = *store->hlc;
-    if (applying->session != NULL)
-        session_remember(applying->session, seq, address_of(store->segments, change));
-    write_reply(applying->reply, seq, change_offset(change));
+    *hlc = *store->hlc;
+    remember(applying, seq, address_of(store->segments, change));
+    write_reply(reply, seq, change_offset(change));
     return true;
 }
 
-/* Third pass for one frame. False: it must go the general way; nothing was done. */
-static ALWAYS_INLINE bool apply(struct applying *applying, struct plain *plain, uint64_t second,
-                                uint64_t seq)
+/*
+ * Third pass for one frame, whose key's newest change is what the probe saw. False: it must go the
+ * general way; nothing was done.
+ */
+static ALWAYS_INLINE bool apply(const struct applying *applying, const struct plain *plain,
+                                uint64_t first, uint64_t second, uint64_t seq, uint64_t hlc,
+                                uint8_t *reply)
 {
-    struct store *store = applying->store;
-    struct log *log = &store->log;
-    const uint8_t *frame = plain->frame;
-    uint64_t first = load_u64(frame);
-    if (UNLIKELY(!holds(plain, store, first)) && !look_again(plain, store))
-        return apply_new(applying, plain, seq);
+    struct log *log = applying->log;
     uint64_t old_address = entry_address(plain->seen);
-    const struct change *old = change_at(store->segments, old_address);
+    const struct change *old = (const struct change *)(applying->arena + old_address);
     uint16_t slot = old->slot;
     uint16_t given_slot = (uint16_t)(second >> 16);
     uint64_t offset = change_offset(old) + 1;
@@ -257,93 +284,117 @@ static ALWAYS_INLINE bool apply(struct applying *applying, struct plain *plain, 
     struct change *change = log_reserve(log, padded, false);
     if (UNLIKELY(change == NULL)) return false;
 
-    struct store_slot *head = &store->slots[slot];
+    struct store_slot *head = &applying->slots[slot];
     uint64_t place_and_seq = ++head->place | seq >> 32 << 48;
-    uint64_t words[CHANGE_BYTES / 8] = {first + TO_CHANGE,
-                                        second >> 32 << 32 | (uint64_t)slot << 16,
-                                        plain->hash,
-                                        place_and_seq,
-                                        offset,
-                                        ++applying->hlc,
-                                        applying->session_id};
-    memcpy(change, words, sizeof words);
-    copy_over((uint8_t *)(change + 1), frame + FRAME_REQUEST_BYTES, padded - CHANGE_BYTES);
-    clear_padding((uint8_t *)change, (uint32_t)words[0]);
     uint64_t identity =
         change_identity_of(applying->session_id, place_and_seq, plain->hash, (uint32_t)seq);
     head->chain = chain_next(head->chain, identity);
+    uint64_t *words = (uint64_t *)(void *)change;
+    words[0] = first + TO_CHANGE;
+    words[1] = (second >> 32 << 32) | (uint64_t)slot << 16;
+    words[2] = plain->hash;
+    words[3] = place_and_seq;
+    words[4] = offset;
+    words[5] = hlc;
+    words[6] = applying->session_id;
+    copy_over((uint8_t *)(words + 7), plain->frame + FRAME_REQUEST_BYTES, padded - CHANGE_BYTES);
+    clear_padding((uint8_t *)change, (uint32_t)first + (CHANGE_BYTES - FRAME_REQUEST_BYTES));
 
     size_t old_padded = change_padded_bytes(old);
     uint64_t address = log_commit(log, slot, padded);
     *plain->entry = (plain->seen & ~ENTRY_ADDRESS) | address >> 3;
-    index_supersede(store->segments, old_address, old_padded, log->active_mark);
-    if (LIKELY(applying->session != NULL)) session_remember(applying->session, seq, address);
-    write_reply(applying->reply, seq, offset);
+    uint32_t *old_word = &applying->index[old_address >> GRANULE_SHIFT];
+    *old_word = (*old_word & INDEX_LINK) | log->active_mark;
+    applying->segments[old_address >> SEGMENT_UNIT_SHIFT].dead_bytes += (uint32_t)old_padded;
+    remember(applying, seq, address);
+    write_reply(reply, seq, offset);
     return true;
 }
 
-/* Whether `session` can take `seq` without looking further: it is new, and there is an entry. */
-static ALWAYS_INLINE bool is_plainly_new(const struct session *session, uint64_t seq)
+/* Applies the run in order; returns how many frames. */
+static ALWAYS_INLINE unsigned apply_run(struct caller *caller, const struct applying *applying,
+                                        struct plain *run, unsigned count, uint8_t *reply)
 {
-    return session == NULL || (seq > session->seq_highest && !session_must_grow(session, seq));
+    uint64_t seq = caller->seq_highest;
+    uint64_t hlc = *applying->store->hlc;
+    unsigned i = 0;
+    for (; i < count; i++) {
+        struct plain *plain = &run[i];
+        uint64_t first = load_u64(plain->frame);
+        uint64_t second = load_u64(plain->frame + 8);
+        uint64_t next = seq + (uint64_t)(int64_t)(int32_t)((uint32_t)(second >> 32) - (uint32_t)seq);
+        if (UNLIKELY(next <= seq)) break;
+        if (UNLIKELY(applying->may_wrap) && session_must_grow(caller->session, next)) break;
+        if (UNLIKELY(!holds(plain, applying, first)) && !look_again(plain, applying)) {
+            if (!apply_new(applying, plain, next, &hlc, reply)) break;
+        } else if (UNLIKELY(!apply(applying, plain, first, second, next, hlc + 1, reply))) {
+            break;
+        } else {
+            hlc++;
+        }
+        reply += FRAME_REPLY_BYTES;
+        seq = next;
+    }
+    *applying->store->hlc = hlc;
+    caller->seq_highest = seq;
+    return i;
 }
 
 size_t UPDATES_TAKE(struct caller *caller, const uint8_t *data, size_t size)
 {
     struct plain run[RUN_MAX];
     struct shard *shard = caller->shard;
-    if (size < FRAME_REQUEST_BYTES) return 0;
+    struct session *session = caller->session;
+    if (size < COPY_BYTES) return 0;
     uint16_t number = (uint16_t)load_u64(data + 8);
     struct cache *cache = number < CACHES_MAX ? shard->caches[number] : NULL;
     if (UNLIKELY(cache == NULL || cache->definition->handler.function != NULL)) return 0;
     if (UNLIKELY(!caller_has_room(caller, shard->options->outbox_bytes_max))) return 0;
+    /* A session's number that was seen before may be a request sent again. */
+    if (UNLIKELY(session != NULL && session->seq_highest > caller->seq_highest)) return 0;
 
     struct store *store = &cache->store;
-    size_t at = 0;
-    unsigned count = 0;
     struct limits limits = {.key_bytes_max = shard->options->key_bytes_max,
                             .value_bytes_max = shard->options->value_bytes_max,
                             .hash_seed = store->hash_seed,
                             .table = &store->table,
+                            .end = data + size - COPY_BYTES,
                             .cache = number,
                             .alone = shard->options->shards_count == 1};
-    while (count < RUN_MAX && size - at >= FRAME_REQUEST_BYTES) {
-        size_t padded = check(&run[count], &limits, shard, data + at, size - at);
+    const uint8_t *frame = data;
+    struct plain *end = run;
+    while (end < run + RUN_MAX && frame < limits.end) {
+        size_t padded = check(end, &limits, shard, frame);
         if (padded == 0) break;
-        at += padded;
-        count++;
+        frame += padded;
+        end++;
     }
-    for (unsigned i = 0; i < count; i++) probe(&run[i], store);
+    unsigned count = (unsigned)(end - run);
+    struct applying applying = {
+        .store = store,
+        .log = &store->log,
+        .arena = store->segments->base,
+        .index = store->segments->index,
+        .segments = store->segments->segments,
+        .slots = store->slots,
+        .session_id = caller->session_id,
+        .remembered = session != NULL ? session->entries : NULL,
+        .remembered_mask = session != NULL ? session->mask : 0,
+        .may_wrap = session != NULL && session->mask < SESSION_WINDOW - 1};
+    for (struct plain *plain = run; plain < end; plain++) probe(plain, &applying);
 
     uint8_t *replies = link_reserve(&caller->link, count * FRAME_REPLY_BYTES);
     if (UNLIKELY(count == 0 || replies == NULL)) return 0;
-    struct applying applying = {.store = store,
-                                .session = caller->session,
-                                .session_id = caller->session_id,
-                                .seq = caller->seq_highest,
-                                .hlc = *store->hlc,
-                                .reply = replies};
-    size_t taken = 0;
-    unsigned i = 0;
-    for (; i < count; i++) {
-        uint64_t second = load_u64(run[i].frame + 8);
-        uint32_t low = (uint32_t)(second >> 32);
-        uint64_t seq = applying.seq + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)applying.seq);
-        if (UNLIKELY(seq <= applying.seq || !is_plainly_new(applying.session, seq))) break;
-        if (UNLIKELY(!apply(&applying, &run[i], second, seq))) break;
-        applying.seq = seq;
-        applying.reply += FRAME_REPLY_BYTES;
-        taken += padded_of(load_u64(run[i].frame));
-    }
-    if (i == 0) return 0;
-    *store->hlc = applying.hlc;
-    link_commit(&caller->link, i * FRAME_REPLY_BYTES);
-    caller->seq_highest = applying.seq;
-    caller->seq_last = (uint32_t)applying.seq;
-    caller->requests += i;
-    caller->consumed_bytes += taken;
-    shard->appended_bytes += taken;
-    shard->work += i;
-    count_plain(&shard->counters, i);
-    return taken;
+    unsigned taken = apply_run(caller, &applying, run, count, replies);
+    if (taken == 0) return 0;
+    size_t bytes = (size_t)((taken == count ? frame : run[taken].frame) - data);
+    if (session != NULL) session->seq_highest = caller->seq_highest;
+    link_commit(&caller->link, taken * FRAME_REPLY_BYTES);
+    caller->seq_last = (uint32_t)caller->seq_highest;
+    caller->requests += taken;
+    caller->consumed_bytes += bytes;
+    shard->appended_bytes += bytes;
+    shard->work += taken;
+    count_plain(&shard->counters, taken);
+    return bytes;
 }

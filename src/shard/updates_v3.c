@@ -2,7 +2,7 @@
  * updates.c again, for processors of the level x86-64-v3 (AVX2, BMI2; from 2013 on).
  */
 #if defined(__x86_64__)
-#pragma GCC target("avx2,bmi,bmi2,lzcnt,movbe")
+#pragma GCC target("arch=haswell,tune=haswell")
 #endif
 
 #define UPDATES_TAKE updates_take_v3

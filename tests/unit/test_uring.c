@@ -662,20 +662,26 @@ static void a_close_ends_a_send_in_flight(void **state)
 {
     (void)state;
     const size_t size = 64 * MIB;
-    struct world *world = world_open();
-    world->server.manner = MANNER_IGNORE;
-    struct talk *talk = connect_one(world);
-    uint8_t *bytes = random_bytes(size, 16);
-    send_bytes(&world->client, talk, bytes, size);
-    turn_some(world);
-    assert_int_equal(talk->sent_count, 0);
-    io_close(world->client.io, talk->conn);
-    io_close(world->client.io, talk->conn); /* twice does nothing more */
-    TURN_UNTIL(world, talk->is_closed);
-    assert_int_equal(talk->closed_result, -ECANCELED);
-    assert_int_equal(talk->sent_count, 0);
-    free(bytes); /* the kernel let go of it */
-    world_close(world);
+    static const uint32_t features[] = {URING_FEATURES_DEFAULT,
+                                        URING_FEATURES_DEFAULT | URING_SEND_ZC};
+    for (size_t i = 0; i < ARRAY_COUNT(features); i++) {
+        const struct uring_options options = {.features = features[i],
+                                              .connections_max = CONNECTIONS_MAX};
+        struct world *world = world_open_with(&options);
+        world->server.manner = MANNER_IGNORE;
+        struct talk *talk = connect_one(world);
+        uint8_t *bytes = random_bytes(size, 16);
+        send_bytes(&world->client, talk, bytes, size);
+        turn_some(world);
+        assert_int_equal(talk->sent_count, 0);
+        io_close(world->client.io, talk->conn);
+        io_close(world->client.io, talk->conn); /* twice does nothing more */
+        TURN_UNTIL(world, talk->is_closed);
+        assert_int_equal(talk->closed_result, -ECANCELED);
+        assert_int_equal(talk->sent_count, 0);
+        free(bytes); /* the kernel let go of it */
+        world_close(world);
+    }
 }
 
 static void a_send_after_the_end_is_ignored(void **state)

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# The speed and latency benches, small: that they run, verify, and print what was promised.
+cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/e2e/lib.sh
+. tests/e2e/lib.sh
+
+# ---- speed -------------------------------------------------------------------------------------
+
+has_line() { printf '%s\n' "$OUT" | grep -Eq "$1"; }
+number='[0-9]+(\.[0-9]{1,2})?'
+
+run "$FERO" bench speed -m 100 -r 20000 --keys 5000 -c 1
+check "speed of 20,000 updates" is_status 0
+check "its block has the headline" has_line '^20000 records, 1 peers, 1 clients, 100 bytes$'
+check "its block has stable" has_line "^  \* stable: $number ms$"
+check "its block has connected" has_line "^  \* connected: $number ms$"
+for what in tacks yacks sacks; do
+    check "its block has $what" has_line \
+        "^  \* $what: $number ms \($number sec\) \| $number records/sec \| $number MB/sec$"
+done
+check "the end state is verified" has_line 'verified: 20000 replies, last values of [0-9]+ keys'
+
+run "$FERO" bench speed -m 10,1000 -r 2000,4000 -l 1,2 --keys 1000 -c 1,2
+check "every permutation" is_status 0
+check "sixteen of them" \
+    [ "$(printf '%s\n' "$OUT" | grep -c ' records, . peers, . clients, ')" -eq 16 ]
+check "the last is of two servers and two clients" \
+    has_line '^4000 records, 2 peers, 2 clients, 1000 bytes$'
+
+json_keys()
+{
+    local key
+    for key in "$@"; do
+        [[ $OUT == *"\"$key\":"* ]] || return 1
+    done
+}
+run "$FERO" bench speed -r 20000 --verb echo --keys 5000 -c 1 --json --runs 3
+check "speed of echo as JSON" is_status 0
+check "it is one line" [ "$(printf '%s\n' "$OUT" | wc -l)" -eq 1 ]
+check "it has the promised keys" json_keys tacks_per_s yacks_per_s sacks_per_s p50_us p99_us \
+    p999_us server_ns_per_msg client_ns_per_msg busy_side machine
+has_text() { [[ $OUT == *"$1"* ]]; }
+check "it counts the replies of all runs" has_text '"replies":60000,'
+check "it is verified" has_text '"verified":true'
+
+run "$FERO" bench speed -r 20000 --keys 5000 -c 1 --limit --json
+check "the limit beside it" json_keys limit_per_s share_of_limit
+run "$FERO" bench speed -r 5000 --keys 1000 -c 1 --rate 50k --json
+check "an open loop" has_text '"loop":"open"'
+run "$FERO" bench speed -r 5000 -m 5 --keys 1000 -c 1
+check "five bytes have no room for a key, so nine are sent" has_line ', 9 bytes$'
+run "$FERO" bench speed -r 5000 --keys 1000 -c 1 --svg "$folder/chart.svg"
+check "a chart is drawn" grep -q '</svg>' "$folder/chart.svg"
+run "$FERO" bench speed -r 5000 -c 1 --seeds 127.0.0.1:1
+check "own servers or running ones" fails_with 2 -c --seeds
+
+start_node bench demo --shards 2
+run "$FERO" bench speed -r 20000 --keys 5000 --seeds "$NODE"
+check "a running node" has_line 'verified: 20000 replies'
+run "$FERO" bench speed -r 20000 --name nosuch --seeds "$NODE"
+check "a cache that is not there" [ "$STATUS" -eq 3 ]
+
+# ---- latency -----------------------------------------------------------------------------------
+
+run "$FERO" bench latency --messages 500 --warmup 100 --seeds "$NODE"
+check "latency against a running node" is_status 0
+check "its mean" has_line '^            mean [0-9.]+ +ms$'
+for percentile in '10   ' '50   ' '90   ' '99   ' '99.9 ' 99.99; do
+    check "its percentile $percentile" has_line "^$percentile percentile [0-9.]+ +ms$"
+done
+stop_node TERM
+check "the node survives the benches" is_status 0
+
+run "$FERO" bench latency --messages 500 --warmup 100 -c 1 --verb echo --limit --json \
+    --hgrm "$folder/latency.hgrm"
+check "latency of echo as JSON" is_status 0
+check "it has the promised keys too" json_keys mean_us p50_us p99_us p999_us limit_p50_us
+check "its percentiles are written" grep -q 'Value' "$folder/latency.hgrm"
+run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --busy-poll
+check "latency with busy polling" is_status 0
+run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --idle
+check "latency with sleeping" is_status 0
