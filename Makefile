@@ -94,6 +94,11 @@ MAN_PAGES := $(wildcard docs/man/*.[1-8])
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
+# Compiled a second time for newer processors; which copy runs is decided when the program starts.
+ifeq ($(MACHINE),x86_64)
+V3_OBJECTS := $(BUILD)/src/shard/updates_v3.o $(BUILD)/src/log/checksum_v3.o
+LIB_OBJECTS += $(V3_OBJECTS)
+endif
 CLI_OBJECTS := $(call objects,$(CLI_SOURCES))
 BENCH_OBJECTS := $(call objects,$(BENCH_SOURCES))
 SUPPORT_OBJECTS := $(call objects,$(SUPPORT_SOURCES))
@@ -203,10 +208,15 @@ $(SUPPORT_OBJECTS) $(TEST_OBJECTS) $(FUZZ_OBJECTS): | deps-test
 $(BUILD)/tests/%.o $(BUILD)/bench/%.o $(BUILD)/src/cli/%.o: CPPFLAGS_ALL += -I.
 $(BUILD)/tests/fuzz/%.o: WARNINGS_OFF := -Wno-missing-prototypes
 
-$(ALL_OBJECTS): $(BUILD)/%.o: %.c $(BUILD)/flags
+$(filter-out $(V3_OBJECTS),$(ALL_OBJECTS)): $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(WARNINGS_OFF) -MMD -MP -c -o $@ $<
+
+$(V3_OBJECTS): $(BUILD)/%_v3.o: %.c $(BUILD)/flags
+	$(call say,CC,$< for x86-64-v3)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=x86-64-v3 -DVARIANT_V3 -MMD -MP -c -o $@ $<
 
 $(BUILD)/libfero.a: $(LIB_OBJECTS) $(BUILD)/sources
 	$(call say,AR,$@)

@@ -334,7 +334,7 @@ static int connect_one(int listener, const struct sockaddr_in *address, uint32_t
     int err = socket_tune(*client_fd, socket_bytes);
     if (err < 0) return err;
     if (connect(*client_fd, (const struct sockaddr *)address, sizeof(*address)) < 0) return -errno;
-    *server_fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    *server_fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC); /* cppcheck-suppress nullPointer */
     if (*server_fd < 0) return -errno;
     return socket_tune(*server_fd, socket_bytes);
 }
@@ -1309,7 +1309,7 @@ static int compare_doubles(const void *a, const void *b)
 /* Of the thread's costs each has its own median: the fastest run is not the cheapest. */
 static double median_of(const struct figures *figures, size_t count, size_t offset)
 {
-    double values[RUNS_MAX];
+    double values[RUNS_MAX] = {0};
     for (size_t i = 0; i < count; i++) {
         memcpy(&values[i], (const uint8_t *)&figures->results[i] + offset, sizeof(double));
     }
@@ -1427,7 +1427,7 @@ static void print_pingpong(const struct settings *settings, int64_t message_byte
 static int measure_pingpong(const struct settings *settings, int64_t message_bytes,
                             struct histogram *all, struct histogram *one)
 {
-    double medians[RUNS_MAX];
+    double medians[RUNS_MAX] = {0};
     struct limit_pingpong_options options;
     limit_pingpong_options_init(&options);
     options.bytes = round_up_8(sizeof(struct header) + (size_t)message_bytes);

@@ -99,7 +99,8 @@ static void print_phase(const struct log_bench *bench, const char *name, uint64_
 static const char log_help[] =
     "usage: fero bench log [--keys N] [--value BYTES] [--overwrites N] [--json]\n"
     "\n"
-    "Nanoseconds a change and bytes a key: loading N keys, then overwriting each as often as asked\n"
+    "Nanoseconds a change and bytes a key: loading N keys, then overwriting each as often as "
+    "asked\n"
     "in random order, with the history and garbage bounds of a node.\n"
     "\n"
     "  fero bench log\n"

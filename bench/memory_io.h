@@ -17,7 +17,7 @@ struct memory_io {
     void *context;
     bool accepted; /* IO_ACCEPTED was delivered */
     bool receiving;
-    bool sent;     /* IO_SENT is due */
+    bool sent; /* IO_SENT is due */
     bool closed;
     uint64_t output_bytes;
     uint8_t *output; /* the last send */

@@ -74,7 +74,7 @@ static int spawn(struct node *node, const struct nodes_options *options, uint32_
 /* Reads the line that a server prints when it is ready; false: it died or takes too long. */
 static bool read_ready(struct node *node, uint64_t deadline_ns)
 {
-    char line[LINE_BYTES];
+    char line[LINE_BYTES] = {0};
     size_t used = 0;
     while (used < sizeof line && memchr(line, '\n', used) == NULL) {
         struct pollfd wait = {.fd = node->out, .events = POLLIN};

@@ -126,10 +126,11 @@ int bench_table_main(int argc, char **argv)
                (unsigned long long)keys, figures.insert_ns, figures.insert_worst_us,
                figures.find_ns, figures.run_find_ns, figures.bytes_per_key);
     else
-        printf("%llu keys: insertion %.1f ns (slowest 8 together %.1f us), look-up %.1f ns, in runs "
-               "%.1f ns, %.1f bytes a key\n",
-               (unsigned long long)keys, figures.insert_ns, figures.insert_worst_us,
-               figures.find_ns, figures.run_find_ns, figures.bytes_per_key);
+        printf(
+            "%llu keys: insertion %.1f ns (slowest 8 together %.1f us), look-up %.1f ns, in runs "
+            "%.1f ns, %.1f bytes a key\n",
+            (unsigned long long)keys, figures.insert_ns, figures.insert_worst_us, figures.find_ns,
+            figures.run_find_ns, figures.bytes_per_key);
     table_deinit(&table);
     return 0;
 }

@@ -200,10 +200,11 @@ int bench_turn_main(int argc, char **argv)
                bench.message_bytes, (unsigned long long)bench.keys, (unsigned long long)messages,
                ns, per_key);
     else
-        printf("%zu-byte updates over %llu keys: %.1f ns a message (%.1f M/s), %.0f bytes of memory "
-               "a key\n",
-               bench.message_bytes, (unsigned long long)bench.keys, ns, ns > 0 ? 1e3 / ns : 0,
-               per_key);
+        printf(
+            "%zu-byte updates over %llu keys: %.1f ns a message (%.1f M/s), %.0f bytes of memory "
+            "a key\n",
+            bench.message_bytes, (unsigned long long)bench.keys, ns, ns > 0 ? 1e3 / ns : 0,
+            per_key);
     turn_close(&bench);
     return 0;
 }

@@ -104,27 +104,27 @@ typedef void (*fero_log_fn)(int32_t level, const char *line, void *ud);
 
 typedef struct fero_runtime_opts {
     size_t size;
-    int32_t client;          /* 1: no shards and no threads; fero_run drives it */
-    int32_t shards;          /* 0: one for each allowed cpu */
-    const char *cpus;        /* "2-7,10": pin the shards to these; NULL: the allowed ones */
-    const char *listen;      /* address of the listener; NULL: 127.0.0.1 */
-    uint16_t port_first;     /* 0 with port_last 0: any free port */
-    uint16_t port_last;      /* the first free one from port_first on is taken */
-    int32_t idle;            /* FERO_IDLE_... */
-    const char *const *seeds; /* clients: "HOST:PORT" of nodes, NULL at the end */
-    const char *io_features; /* "-msg_ring,+send_zc"; NULL: what measured best */
-    int64_t memory_max_bytes;   /* cap on logs and tables of all shards; 0: 80 % of the machine's */
-    int64_t history_max_bytes;  /* newest changes kept, superseded or not; 0: 10 % of the cap,
+    int32_t client;            /* 1: no shards and no threads; fero_run drives it */
+    int32_t shards;            /* 0: one for each allowed cpu */
+    const char *cpus;          /* "2-7,10": pin the shards to these; NULL: the allowed ones */
+    const char *listen;        /* address of the listener; NULL: 127.0.0.1 */
+    uint16_t port_first;       /* 0 with port_last 0: any free port */
+    uint16_t port_last;        /* the first free one from port_first on is taken */
+    int32_t idle;              /* FERO_IDLE_... */
+    const char *const *seeds;  /* clients: "HOST:PORT" of nodes, NULL at the end */
+    const char *io_features;   /* "-msg_ring,+send_zc"; NULL: what measured best */
+    int64_t memory_max_bytes;  /* cap on logs and tables of all shards; 0: 80 % of the machine's */
+    int64_t history_max_bytes; /* newest changes kept, superseded or not; 0: 10 % of the cap,
                                    at most 128 MiB */
     int64_t history_max_records; /* likewise by number; 0: no limit of its own */
-    int64_t outbox_max_bytes;   /* a connection's; 0: 1 MiB; FERO_OFF: no batching */
-    int64_t key_max_bytes;      /* 0: 1 KiB */
-    int64_t value_max_bytes;    /* 0: 1 MiB */
-    int64_t connections_max;    /* 0: what the descriptors allow, at most 65,536 */
-    int64_t window_requests;    /* unanswered requests a session; 0: 16,384 */
-    int64_t window_bytes;       /* request bytes in flight a link; 0: 4 MiB */
-    int64_t lane_bytes;         /* of each lane between two shards; 0: 1 MiB */
-    int32_t log_level;          /* lines above it are not made */
+    int64_t outbox_max_bytes;    /* a connection's; 0: 1 MiB; FERO_OFF: no batching */
+    int64_t key_max_bytes;       /* 0: 1 KiB */
+    int64_t value_max_bytes;     /* 0: 1 MiB */
+    int64_t connections_max;     /* 0: what the descriptors allow, at most 65,536 */
+    int64_t window_requests;     /* unanswered requests a session; 0: 16,384 */
+    int64_t window_bytes;        /* request bytes in flight a link; 0: 4 MiB */
+    int64_t lane_bytes;          /* of each lane between two shards; 0: 1 MiB */
+    int32_t log_level;           /* lines above it are not made */
     int32_t reserved;
     fero_log_fn log; /* NULL: the library is silent */
     void *log_ud;
@@ -231,7 +231,7 @@ typedef void (*fero_done_fn)(const fero_result *result, void *ud);
 
 typedef struct fero_wopts {
     size_t size;
-    int32_t want;       /* FERO_NOTHING, FERO_ACK, FERO_REPLY */
+    int32_t want; /* FERO_NOTHING, FERO_ACK, FERO_REPLY */
     int32_t reserved;
     int64_t timeout_ms; /* 0: 10,000; afterwards the outcome is UNKNOWN */
     fero_done_fn done;  /* with FERO_REPLY: called exactly once */
@@ -262,12 +262,12 @@ FERO_API void fero_op_free(fero_op *op);
 
 /* How far the requests of a client's cache have come; cumulative. */
 typedef struct fero_counts {
-    uint64_t sent;    /* accepted by fero_update and the like */
-    uint64_t tacks;   /* written to the kernel */
-    uint64_t yacks;   /* received and queued by the node */
-    uint64_t sacks;   /* replied to */
-    uint64_t failed;  /* of the replies: outcome FAIL or UNKNOWN */
-    uint64_t resent;  /* sent again after a lost link */
+    uint64_t sent;   /* accepted by fero_update and the like */
+    uint64_t tacks;  /* written to the kernel */
+    uint64_t yacks;  /* received and queued by the node */
+    uint64_t sacks;  /* replied to */
+    uint64_t failed; /* of the replies: outcome FAIL or UNKNOWN */
+    uint64_t resent; /* sent again after a lost link */
 } fero_counts;
 FERO_API void fero_counts_get(const fero_cache *cache, fero_counts *counts);
 /* Shards of the node that this client is connected to. */

@@ -14,7 +14,7 @@ static const char *reason_of(int err)
     return details != NULL && details[0] != 0 ? details : fero_strerror(err);
 }
 
-static enum status status_of(int err)
+static int status_of(int err)
 {
     switch (err) {
     case FERO_E_NOTFOUND: return STATUS_NOT_FOUND;
@@ -26,7 +26,7 @@ static enum status status_of(int err)
     }
 }
 
-enum status client_complain(const struct client *client, int err)
+int client_complain(const struct client *client, int err)
 {
     const char *seeds = client->options->seeds;
     switch (err) {
@@ -83,8 +83,8 @@ static bool split_seeds(const struct client *client, char texts[CLIENT_SEEDS_MAX
     return true;
 }
 
-enum status cli_open(struct client *client, const struct command *command,
-                     const struct client_options *options, const char *name)
+int cli_open(struct client *client, const struct command *command,
+             const struct client_options *options, const char *name)
 {
     char texts[CLIENT_SEEDS_MAX][SEED_BYTES];
     const char *seeds[CLIENT_SEEDS_MAX + 1];
@@ -120,7 +120,7 @@ fero_wopts client_wopts(const struct client *client)
         .size = sizeof(fero_wopts), .want = FERO_REPLY, .timeout_ms = client->options->timeout_ms};
 }
 
-enum status client_wait(struct client *client, int err, fero_op *op, fero_result *result)
+int client_wait(struct client *client, int err, fero_op *op, fero_result *result)
 {
     if (err == 0) err = fero_wait(op, client->options->timeout_ms, result);
     if (err == 0 && result->outcome != FERO_OUTCOME_OK)

@@ -47,8 +47,8 @@ struct client {
  * Connects to the cache `name`. Returns an exit status; other than
  * STATUS_OK, one line has been printed and there is nothing to close.
  */
-enum status cli_open(struct client *client, const struct command *command,
-                     const struct client_options *options, const char *name);
+int cli_open(struct client *client, const struct command *command,
+             const struct client_options *options, const char *name);
 void cli_close(struct client *client);
 
 /* Options of one request that waits for its reply. */
@@ -58,6 +58,6 @@ fero_wopts client_wopts(const struct client *client);
  * filled in, or the status after one line; STATUS_NOT_FOUND has no line, the command words it.
  * `*op` stays the caller's to free, in any case.
  */
-enum status client_wait(struct client *client, int err, fero_op *op, fero_result *result);
+int client_wait(struct client *client, int err, fero_op *op, fero_result *result);
 /* Writes the line for `err` and returns its status. */
-enum status client_complain(const struct client *client, int err);
+int client_complain(const struct client *client, int err);

@@ -41,8 +41,8 @@ static const char *const kinds[] = {
     [VALUE_AS_NULL] = "null",   [VALUE_AS_UNDEFINED] = "undefined", [VALUE_AS_BYTES] = "bytes",
 };
 
-enum status input_read(struct input *input, const struct command *command, const char *argument,
-                       enum value_as as, fero_val *value)
+int input_read(struct input *input, const struct command *command, const char *argument,
+               enum value_as as, fero_val *value)
 {
     *input = (struct input){NULL, NULL};
     const char *text = argument;

@@ -17,6 +17,6 @@ struct input {
  * too, input_free is needed. One newline at the end of the standard input is not part of the value,
  * unless that is bytes.
  */
-enum status input_read(struct input *input, const struct command *command, const char *argument,
-                       enum value_as as, fero_val *value);
+int input_read(struct input *input, const struct command *command, const char *argument,
+               enum value_as as, fero_val *value);
 void input_free(struct input *input);

@@ -117,7 +117,7 @@ static char unescaped(unsigned char letter)
 /* One string with its quotes; its bytes go to `to` unless that is NULL. -1: it is broken. */
 static int64_t take_string(struct scanner *scanner, char *to)
 {
-    char scratch[4];
+    char scratch[4] = {0};
     int64_t written = 0;
     if (!take_char(scanner, '"')) return -1;
     while (scanner->at < scanner->end) {

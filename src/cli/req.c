@@ -55,11 +55,11 @@ static void print_result(const fero_result *result, bool json)
     printf(",\"offset\":%llu}\n", (unsigned long long)result->offset);
 }
 
-static enum status ask(const struct command *command, const struct req_options *options,
-                       char **argv, fero_slice key, const fero_val *body)
+static int ask(const struct command *command, const struct req_options *options, char **argv,
+               fero_slice key, const fero_val *body)
 {
     struct client client;
-    enum status status = cli_open(&client, command, &options->client, argv[0]);
+    int status = cli_open(&client, command, &options->client, argv[0]);
     if (status != STATUS_OK) return status;
     fero_op *op = NULL;
     fero_result result = {0};

@@ -35,11 +35,11 @@ static void print_result(const char *key, int32_t type, uint64_t offset, bool js
 }
 
 /* Stores `value` and says so. */
-static enum status store(const struct command *command, const struct set_options *options,
-                         char **argv, const fero_val *value)
+static int store(const struct command *command, const struct set_options *options, char **argv,
+                 const fero_val *value)
 {
     struct client client;
-    enum status status = cli_open(&client, command, &options->client, argv[0]);
+    int status = cli_open(&client, command, &options->client, argv[0]);
     if (status != STATUS_OK) return status;
     fero_op *op = NULL;
     fero_result result;

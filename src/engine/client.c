@@ -566,7 +566,7 @@ int client_open(struct client *client, const char *name, const fero_opts *opts, 
     client_now(client);
     struct client_cache *cache = NULL;
     int err = cache_make(client, name, &cache);
-    if (err < 0) return err;
+    if (cache == NULL) return err;
     client->refusal = 0;
     client->seek_rounds = 0;
     err = ask_links(client, cache) < 0 ? error_set(FERO_E_NOMEM, "no memory for a link")

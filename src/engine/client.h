@@ -160,7 +160,7 @@ struct client {
     void *log_ud;
     uint16_t slot_link[SLOTS_COUNT];
     struct io_event events[CLIENT_EVENTS_MAX];
-    uint32_t events_count; /* received, not handled yet */
+    uint32_t events_count;      /* received, not handled yet */
     struct client_cache nobody; /* owner of requests whose cache was closed, and of our own */
 };
 

@@ -235,7 +235,7 @@ static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link 
 {
     struct client *client = cache->client;
     struct window *window = &client->window;
-    struct wish wish;
+    struct wish wish = {0};
     uint32_t op_number = 0;
     int err = read_wish(&wish, opts);
     if (UNLIKELY(err < 0)) return err;
@@ -348,7 +348,9 @@ static NO_INLINE int request_by_name(struct client_cache *cache, struct client_l
     uint8_t block[EXTENSIONS_BYTES_MAX];
     struct extensions extensions = {.present = 1u << EXT_VERB, .verb = {verb.ptr, verb.len}};
     message->extensions = (struct bytes){block, extensions_encode(&extensions, block)};
-    return request(cache, link, message, opts, op);
+    int err = request(cache, link, message, opts, op);
+    message->extensions = (struct bytes){0}; /* `block` ends with this call */
+    return err;
 }
 
 int fero_send(fero_cache *handle, fero_slice verb, fero_slice key, const fero_val *value,

@@ -54,14 +54,13 @@ static int32_t call(struct request_context *context, const void *verb)
 {
     const struct handler *handler = verb;
     const struct request *request = context->request;
-    struct handling handling = {
-        .req = {.size = sizeof(fero_req),
-                .cache = handler->cache,
-                .verb = verb_name(handler, request),
-                .key = {request->store.body, request->store.key_len},
-                .session = request->store.session,
-                .seq = request->store.seq_whole},
-        .context = context};
+    struct handling handling = {.req = {.size = sizeof(fero_req),
+                                        .cache = handler->cache,
+                                        .verb = verb_name(handler, request),
+                                        .key = {request->store.body, request->store.key_len},
+                                        .session = request->store.session,
+                                        .seq = request->store.seq_whole},
+                                .context = context};
     value_to_public(&handling.req.value, request);
     return handler->function(&handling.req, handler->ud);
 }
@@ -70,7 +69,7 @@ int fero_reply(fero_req *req, int32_t status, const fero_val *value)
 {
     struct handling *handling = (struct handling *)req;
     uint16_t code = status == 0 ? reply_code(OUTCOME_OK, ERROR_NONE)
-                                : reply_code(OUTCOME_FAIL, (enum reply_error)-status);
+                                : reply_code(OUTCOME_FAIL, (enum reply_error) - status);
     enum value_type type = VALUE_UNDEFINED;
     const void *data = NULL;
     size_t bytes = 0;
@@ -134,8 +133,10 @@ void definition_free(struct cache_definition *definition)
 static int write_verbs(struct cache_definition *definition)
 {
     size_t bytes = 0;
-    for (uint32_t i = 0; i < definition->verbs_count; i++)
+    for (uint32_t i = 0; i < definition->verbs_count; i++) {
+        ASSERT(definition->verbs[i].name != NULL);
         bytes += 2 + strlen(definition->verbs[i].name);
+    }
     definition->verbs_bytes = memory_take(bytes + 1);
     if (definition->verbs_bytes == NULL) return -ENOMEM;
     uint8_t *at = definition->verbs_bytes;

@@ -143,7 +143,8 @@ static void *thread_main(void *argument)
     pthread_setname_np(pthread_self(), name);
     assert_context_set(name);
     clockid_t cpu_clock;
-    if (pthread_getcpuclockid(pthread_self(), &cpu_clock) == 0) thread->shard->cpu_clock = cpu_clock;
+    if (pthread_getcpuclockid(pthread_self(), &cpu_clock) == 0)
+        thread->shard->cpu_clock = cpu_clock;
     thread->err = thread_open(thread);
     bool up = thread->err == 0;
     sem_post(&thread->ready);
@@ -196,7 +197,8 @@ static int command_wait(struct shard *shard)
 static void server_free(struct server *server)
 {
     uint32_t shards = server->settings.shard.shards_count;
-    for (uint32_t i = 0; i < server->caches_count; i++) definition_free(&server->caches[i]->definition);
+    for (uint32_t i = 0; i < server->caches_count; i++)
+        definition_free(&server->caches[i]->definition);
     for (uint32_t i = 0; i < server->caches_count; i++) memory_put(server->caches[i]);
     for (uint32_t i = 0; i < shards; i++) memory_put(server->shards[i]);
     memory_put(server->threads);
@@ -237,8 +239,7 @@ static void stop_threads(struct server *server)
 {
     uint32_t shards = server->settings.shard.shards_count;
     for (uint32_t i = 0; i < shards; i++)
-        if (server->threads[i].started)
-            command_post(server->shards[i], COMMAND_STOP, NULL);
+        if (server->threads[i].started) command_post(server->shards[i], COMMAND_STOP, NULL);
     for (uint32_t i = 0; i < shards; i++)
         if (server->threads[i].started) wait_for(&server->threads[i].stopped);
     /* Only now: until all have stopped, any of them may wake any other. */
@@ -276,8 +277,8 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
     struct server *server = memory_take(sizeof *server);
     if (server == NULL) return error_set(FERO_E_NOMEM, "no memory");
     server->head.kind = RUNTIME_SERVER;
-    int err = settings_make(&server->settings, opts, machine_memory_bytes(), &allowed,
-                            descriptors_max());
+    int err =
+        settings_make(&server->settings, opts, machine_memory_bytes(), &allowed, descriptors_max());
     if (err == 0) err = parse_listen(server, opts);
     if (err < 0) {
         memory_put(server);
@@ -342,8 +343,10 @@ int server_open(struct server *server, const char *name, const fero_opts *opts, 
 int64_t server_info(struct server *server, char *buffer, size_t bytes)
 {
     const struct shard_options *shard = &server->settings.shard;
-    int head = snprintf(buffer, bytes, "{\"address\":\"%s\",\"memory_max_bytes\":%llu,\"node_info\":",
-                        server->address, (unsigned long long)server->settings.memory_max_bytes);
+    int head =
+        snprintf(buffer, bytes,
+                 "{\"address\":\"%s\",\"memory_max_bytes\":%llu,\"node_info\":", server->address,
+                 (unsigned long long)server->settings.memory_max_bytes);
     (void)shard;
     if (head < 0 || (size_t)head + 2 >= bytes) return FERO_E_TOOBIG;
     size_t body = info_write(server->shards[0], buffer + head, bytes - (size_t)head - 1);

@@ -140,8 +140,7 @@ static int take_cpus(struct settings *settings, const fero_runtime_opts *opts,
                    &(struct range){"shards", 1, SHARDS_MAX});
     if (err < 0) return err;
     settings->shard.shards_count = (uint32_t)shards;
-    settings->shard.spin_ns_max =
-        shards > settings->cpus.count ? SPIN_NS_CROWDED : SPIN_NS_DEFAULT;
+    settings->shard.spin_ns_max = shards > settings->cpus.count ? SPIN_NS_CROWDED : SPIN_NS_DEFAULT;
     return 0;
 }
 

@@ -30,12 +30,12 @@ struct change {
     uint16_t key_len;
     uint16_t cache; /* 0: a log belongs to one cache */
     uint16_t slot;
-    uint32_t seq;           /* low half of the session's sequence number */
-    uint64_t key_hash;      /* under the cluster's seed */
-    uint64_t place_and_seq; /* place in the slot's log (48, from 1), sequence bits 32..47 */
+    uint32_t seq;              /* low half of the session's sequence number */
+    uint64_t key_hash;         /* under the cluster's seed */
+    uint64_t place_and_seq;    /* place in the slot's log (48, from 1), sequence bits 32..47 */
     uint64_t offset_and_floor; /* offset in the partition's log (48, from 1), seq - floor (16) */
-    uint64_t hlc;           /* hybrid logical clock: 48 bits of milliseconds, 16 of a counter */
-    uint64_t session;       /* 0: none */
+    uint64_t hlc;              /* hybrid logical clock: 48 bits of milliseconds, 16 of a counter */
+    uint64_t session;          /* 0: none */
 };
 _Static_assert(sizeof(struct change) == 56, "the change is on the wire and on disk");
 
@@ -90,7 +90,7 @@ static inline enum value_type change_value_type(const struct change *change)
  */
 #define CHAIN_MULTIPLIER 0x9e3779b97f4a7c15u
 #define CHAIN_INVERSE 0xf1de83e19937733du
-_Static_assert((uint64_t)(CHAIN_MULTIPLIER * CHAIN_INVERSE) == 1, "each undoes the other");
+_Static_assert((uint64_t)(CHAIN_MULTIPLIER *CHAIN_INVERSE) == 1, "each undoes the other");
 
 static inline uint64_t change_identity_of(uint64_t session, uint64_t place_and_seq,
                                           uint64_t key_hash, uint32_t seq)

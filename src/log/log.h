@@ -35,7 +35,7 @@ struct log {
     uint32_t batch_count;
     uint32_t active_seq;
     uint32_t active_mark; /* index_mark(active_seq) */
-    uint32_t active; /* SEGMENT_NONE before the first append */
+    uint32_t active;      /* SEGMENT_NONE before the first append */
     uint32_t oldest;
     uint32_t history_first; /* oldest segment inside the history bound */
     uint64_t history_bytes; /* of sealed history segments */

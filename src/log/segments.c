@@ -18,9 +18,8 @@ int segments_init(struct segments *segments, size_t bytes_max)
     size_t units = bytes_max / UNIT_BYTES_WITH_INDEX;
     if (units < UNITS_MIN) units = UNITS_MIN;
     ASSERT(units < SEGMENT_NONE);
-    *segments = (struct segments){.units_max = (uint32_t)units,
-                                  .free_first = SEGMENT_NONE,
-                                  .units_reserve = UNITS_RESERVE};
+    *segments = (struct segments){
+        .units_max = (uint32_t)units, .free_first = SEGMENT_NONE, .units_reserve = UNITS_RESERVE};
     segments->base = memory_reserve(units * SEGMENT_UNIT_BYTES, 1);
     segments->index = memory_reserve(units * INDEX_UNIT_BYTES, 1);
     segments->slot_heads = memory_reserve(units * HEADS_UNIT_BYTES, 0);

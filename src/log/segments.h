@@ -50,8 +50,8 @@ struct segment {
     uint32_t seq;        /* grows with every segment taken by its log */
     uint32_t next;       /* towards newer ones; also links the free list */
     uint32_t previous;
-    uint32_t lenders;    /* sends and cursors that still read it */
-    bool compactable;    /* older than the history bound */
+    uint32_t lenders; /* sends and cursors that still read it */
+    bool compactable; /* older than the history bound */
     uint64_t stream_first;
     uint64_t changes_count;
     uint32_t first_dead_seq; /* of the log when dead bytes were first seen here; 0: not yet */
@@ -61,13 +61,13 @@ _Static_assert(sizeof(struct segment) == CACHE_LINE, "hot: every update touches 
 
 struct segments {
     uint8_t *base;
-    uint32_t *index;      /* GRANULES_PER_UNIT words a unit */
-    uint32_t *slot_heads; /* SEGMENT_SLOTS a unit */
+    uint32_t *index;          /* GRANULES_PER_UNIT words a unit */
+    uint32_t *slot_heads;     /* SEGMENT_SLOTS a unit */
     struct segment *segments; /* by first unit */
-    uint32_t units_max;   /* that memory.max allows this shard */
+    uint32_t units_max;       /* that memory.max allows this shard */
     uint32_t units_used;
-    uint32_t units_fresh; /* from here on no unit was ever used */
-    uint32_t free_first;  /* recycled single units */
+    uint32_t units_fresh;   /* from here on no unit was ever used */
+    uint32_t free_first;    /* recycled single units */
     uint32_t units_reserve; /* the last units, which only compaction may take */
 };
 

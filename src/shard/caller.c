@@ -125,8 +125,7 @@ void caller_refuse(struct caller *caller, const struct refusal *refusal)
     if (caller->state == CALLER_GREETING) timed_unlink(caller);
     count(&shard->counters.refused, 1);
     trace_line(shard->options->trace, TRACE_WARN, "link refused: %s (got %llu, limit %llu)",
-               refusal->text, (unsigned long long)refusal->got,
-               (unsigned long long)refusal->limit);
+               refusal->text, (unsigned long long)refusal->got, (unsigned long long)refusal->limit);
     caller->state = CALLER_CLOSING;
     timed_link(caller, shard->now_ns + CLOSING_NS_MAX);
     io_pause(shard->io, caller->link.conn, NULL, 0);

@@ -16,8 +16,8 @@ enum caller_state {
     CALLER_FREE,
     CALLER_GREETING, /* HELLO has not come */
     CALLER_READY,
-    CALLER_CLOSING,  /* what is in the outbox (a REFUSE) goes out, then it is closed */
-    CALLER_CLOSED    /* io_close was called, IO_CLOSED has not come */
+    CALLER_CLOSING, /* what is in the outbox (a REFUSE) goes out, then it is closed */
+    CALLER_CLOSED   /* io_close was called, IO_CLOSED has not come */
 };
 
 struct caller {
@@ -31,14 +31,14 @@ struct caller {
     struct shard *shard;
     struct session *session; /* NULL: none */
     uint64_t session_id;
-    uint64_t seq_highest;     /* 64-bit, of the requests on this link */
-    uint32_t requests;        /* since the link began */
-    uint32_t seq_last;        /* low half of the last request's number */
-    uint64_t consumed_bytes;  /* of request frames */
-    uint32_t waits_for;       /* shard whose lane was full, or IO_NONE: its own outbox was */
-    uint64_t reserved_bytes;  /* outbox room promised to requests that crossed a lane */
-    uint64_t deadline_ns;     /* of greeting or closing */
-    struct caller *next;      /* free list, or greeting and closing callers */
+    uint64_t seq_highest;    /* 64-bit, of the requests on this link */
+    uint32_t requests;       /* since the link began */
+    uint32_t seq_last;       /* low half of the last request's number */
+    uint64_t consumed_bytes; /* of request frames */
+    uint32_t waits_for;      /* shard whose lane was full, or IO_NONE: its own outbox was */
+    uint64_t reserved_bytes; /* outbox room promised to requests that crossed a lane */
+    uint64_t deadline_ns;    /* of greeting or closing */
+    struct caller *next;     /* free list, or greeting and closing callers */
     struct caller *previous;
 };
 

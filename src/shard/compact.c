@@ -34,11 +34,11 @@ struct compaction {
     uint32_t source_at;   /* bytes of it already read */
     uint32_t batch_start; /* where its current batch begins and ends */
     uint32_t batch_end;
-    uint32_t target;      /* being written; SEGMENT_NONE: none */
-    struct batch *batch;  /* of the target */
+    uint32_t target;     /* being written; SEGMENT_NONE: none */
+    struct batch *batch; /* of the target */
     uint32_t batch_count;
-    uint32_t next;        /* segment to look at next, in a round over the region */
-    uint32_t looked_at;   /* history_first when the garbage was last counted */
+    uint32_t next;      /* segment to look at next, in a round over the region */
+    uint32_t looked_at; /* history_first when the garbage was last counted */
     bool running;
     uint64_t moved;
     uint64_t dropped;

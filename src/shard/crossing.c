@@ -134,8 +134,8 @@ bool crossing_try_send(struct caller *caller, struct request *request)
     struct shard *shard = caller->shard;
     uint16_t promise = promise_of(request);
     uint32_t to = shard->slot_owner[request->store.slot];
-    size_t bytes = sizeof(struct mail_request) +
-                   min_u64(request->frame_bytes, CROSSING_INLINE_BYTES_MAX);
+    size_t bytes =
+        sizeof(struct mail_request) + min_u64(request->frame_bytes, CROSSING_INLINE_BYTES_MAX);
     size_t reply_bytes = promise_mail_bytes(promise);
     if (!caller_has_room(caller, shard->options->outbox_bytes_max)) return false;
     if (!lane_allows(shard, to, bytes, reply_bytes) ||
@@ -320,9 +320,7 @@ static void drain_lane(struct shard *shard, uint32_t from)
     while ((mail = lane_peek(lane)) != NULL) {
         switch ((enum mail_kind)mail->kind) {
         case MAIL_REQUEST:
-        case MAIL_REQUEST_BLOCK:
-            drain_requests(shard, from);
-            continue;
+        case MAIL_REQUEST_BLOCK: drain_requests(shard, from); continue;
         case MAIL_REPLY:
         case MAIL_REPLY_BLOCK: take_reply(shard, from, mail); break;
         case MAIL_ADOPT: {

@@ -87,7 +87,7 @@ static void put_in_front(struct link *link, uint8_t **data, size_t *size)
 /* The consumer could not take the gathered frame: it goes back to the io with all that follows. */
 static int give_back(struct link *link, const uint8_t *data, size_t size)
 {
-    int err = partial_append(link, data, size);
+    int err = size > 0 ? partial_append(link, data, size) : 0;
     if (err < 0) return err;
     io_pause(link->io, link->conn, link->partial.data, link->partial.bytes);
     link->partial.bytes = 0;
@@ -110,7 +110,7 @@ static int receive_in_place(struct link *link, uint8_t *data, size_t size, link_
     int64_t needed = frame_needs(link, data, size);
     if (needed < 0) return (int)needed;
     ASSERT(needed == 0 || (size_t)needed > size);
-    return partial_append(link, data, size);
+    return size > 0 ? partial_append(link, data, size) : 0;
 }
 
 int link_receive(struct link *link, uint8_t *data, size_t size, link_consume_fn consume,

@@ -29,12 +29,12 @@ struct link {
     uint32_t conn;
     uint32_t frame_bytes_max; /* larger frames are refused */
     bool sending;
-    bool blocked;             /* set by the consumer: it cannot take more now */
-    uint8_t current;          /* of out[]: the one that is written to */
+    bool blocked;    /* set by the consumer: it cannot take more now */
+    uint8_t current; /* of out[]: the one that is written to */
     struct link_buffer out[2];
     struct link_buffer partial;
-    uint64_t sent_bytes;      /* taken by the kernel */
-    uint64_t written_bytes;   /* ever committed */
+    uint64_t sent_bytes;    /* taken by the kernel */
+    uint64_t written_bytes; /* ever committed */
 };
 
 /*

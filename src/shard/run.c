@@ -19,10 +19,22 @@
 
 /* Sizes of values by type; 255: any. The wire's value_is_valid as one table read. */
 #define ANY_BYTES 255
-static const uint8_t value_bytes_of[16] = {
-    [VALUE_UNDEFINED] = 0, [VALUE_STRING] = ANY_BYTES, [VALUE_DOUBLE] = 8, [VALUE_JSON] = ANY_BYTES,
-    [VALUE_BOOL] = 1,      [VALUE_NULL] = 0,           [VALUE_BYTES] = ANY_BYTES, [VALUE_INT64] = 8,
-    [8] = 254, [9] = 254, [10] = 254, [11] = 254, [12] = 254, [13] = 254, [14] = 254, [15] = 254};
+static const uint8_t value_bytes_of[16] = {[VALUE_UNDEFINED] = 0,
+                                           [VALUE_STRING] = ANY_BYTES,
+                                           [VALUE_DOUBLE] = 8,
+                                           [VALUE_JSON] = ANY_BYTES,
+                                           [VALUE_BOOL] = 1,
+                                           [VALUE_NULL] = 0,
+                                           [VALUE_BYTES] = ANY_BYTES,
+                                           [VALUE_INT64] = 8,
+                                           [8] = 254,
+                                           [9] = 254,
+                                           [10] = 254,
+                                           [11] = 254,
+                                           [12] = 254,
+                                           [13] = 254,
+                                           [14] = 254,
+                                           [15] = 254};
 
 static enum decoded broken(struct refusal *refusal, const char *text, uint64_t got, uint64_t limit)
 {
@@ -91,8 +103,8 @@ static COLD enum decoded check_slow(struct request *request, const struct shard 
         return refuse(request, ERROR_UNSUPPORTED, "verb number %llu is not one of %llu", type,
                       request->cache->definition->verbs_count);
     if (!has_key && type != FRAME_VERB && type < FRAME_VERB_FIRST)
-        return refuse(request, ERROR_UNSUPPORTED, "request type %llu is unknown (bound verbs: %llu)",
-                      type, FRAME_VERB_FIRST);
+        return refuse(request, ERROR_UNSUPPORTED,
+                      "request type %llu is unknown (bound verbs: %llu)", type, FRAME_VERB_FIRST);
     const uint8_t *value = request->store.body + header->key_len;
     if (!value_is_valid((enum value_type)request->store.flags, value, value_bytes))
         return refuse(request, ERROR_TYPE, "value of type %llu cannot have %llu bytes or this byte",
@@ -148,12 +160,12 @@ enum decoded request_decode(struct request *request, struct shard *shard, const 
     request->store.seq = header.seq;
 
     uint8_t wanted_bytes = value_bytes_of[value_type];
-    bool plain = header.type == FRAME_UPDATE && cache != NULL && request->error == 0 &&
-                 (size_t)(header.key_len - 1) < shard->options->key_bytes_max &&
-                 value_bytes <= shard->options->value_bytes_max &&
-                 (wanted_bytes == ANY_BYTES ||
-                  (value_bytes == wanted_bytes && value_type != VALUE_BOOL)) &&
-                 (header.slot < SLOTS_COUNT || header.slot == FRAME_SLOT_ANY);
+    bool plain =
+        header.type == FRAME_UPDATE && cache != NULL && request->error == 0 &&
+        (size_t)(header.key_len - 1) < shard->options->key_bytes_max &&
+        value_bytes <= shard->options->value_bytes_max &&
+        (wanted_bytes == ANY_BYTES || (value_bytes == wanted_bytes && value_type != VALUE_BOOL)) &&
+        (header.slot < SLOTS_COUNT || header.slot == FRAME_SLOT_ANY);
     if (LIKELY(plain) || header.type == FRAME_INFO) return DECODED_REQUEST;
     return check_slow(request, shard, &header, value_bytes);
 }
@@ -265,7 +277,9 @@ int request_fail(struct request_context *context, enum reply_error error, const 
     if (context->replied) return -EALREADY;
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    int bytes = snprintf(line, sizeof line, text, (unsigned long long)got, (unsigned long long)limit);
+    unsigned long long numbers[2] = {got, limit};
+    /* cppcheck-suppress wrongPrintfScanfArgNum */
+    int bytes = snprintf(line, sizeof line, text, numbers[0], numbers[1]);
 #pragma GCC diagnostic pop
     bytes = bytes < (int)sizeof line ? bytes : (int)sizeof line - 1;
     reply_value(context, reply_code(OUTCOME_FAIL, error), 0, VALUE_STRING, line, (size_t)bytes);
@@ -399,7 +413,8 @@ static bool handled(struct request_context *context, const struct cache_verb *ve
     if (result == HANDLED_NEXT && !context->replied) return false;
     if (context->replied) return true;
     if (result < 0)
-        request_fail(context, (enum reply_error)((unsigned)-result & REPLY_ERROR), "the handler failed", 0, 0);
+        request_fail(context, (enum reply_error)((unsigned)-result & REPLY_ERROR),
+                     "the handler failed", 0, 0);
     else
         request_fail(context, ERROR_NO_REPLY, "the handler declined", 0, 0);
     return true;

@@ -42,7 +42,7 @@ struct request_context {
     struct shard *shard;
     struct caller *caller; /* NULL: over a lane */
     struct request *request;
-    struct mail *mail;    /* over a lane: the reply's, pushed before the request is applied */
+    struct mail *mail; /* over a lane: the reply's, pushed before the request is applied */
     uint32_t from_shard;
     bool replied;
 };

@@ -25,11 +25,11 @@ struct session_entry {
 
 struct session {
     uint64_t id;
-    uint64_t seq_highest; /* seen by this shard; 0: none */
+    uint64_t seq_highest;          /* seen by this shard; 0: none */
     struct session_entry *entries; /* by seq & mask */
     uint32_t mask;
-    uint32_t links; /* that carry it now */
-    struct session *next; /* in its hash chain */
+    uint32_t links;        /* that carry it now */
+    struct session *next;  /* in its hash chain */
     struct session *newer; /* among those without links, by the time they lost the last one */
     struct session *older;
 };

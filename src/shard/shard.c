@@ -273,14 +273,14 @@ bool shard_turn(struct shard *shard)
     read_clocks(shard); /* the only clock read of a turn that does not spin */
 
     take_command(shard);
-    take_events(shard, events, count);                           /* 2 */
-    crossing_drain(shard);                                       /* 3 */
+    take_events(shard, events, count); /* 2 */
+    crossing_drain(shard);             /* 3 */
     callers_expire(shard);
-    seal_logs(shard);                                            /* 4 */
-    callers_flush(shard);                                        /* 5 */
-    wake_sleepers(shard, mailbox_publish(shard->mailbox));       /* 6 */
-    callers_unblock(shard);                                      /* 7 */
-    compact(shard);                                              /* 8 */
+    seal_logs(shard);                                      /* 4 */
+    callers_flush(shard);                                  /* 5 */
+    wake_sleepers(shard, mailbox_publish(shard->mailbox)); /* 6 */
+    callers_unblock(shard);                                /* 7 */
+    compact(shard);                                        /* 8 */
     publish_counters(shard);
     return !shard->stopping || !may_stop(shard);
 }

@@ -102,8 +102,8 @@ struct shard {
     uint64_t stop_deadline_ns;
     uint64_t quiet_since_ns;
     uint64_t spin_ns;
-    int32_t cpu;           /* pinned to, or -1; set before the thread runs */
-    int32_t cpu_clock;     /* clockid_t of the thread's CPU time; 0: not running */
+    int32_t cpu;          /* pinned to, or -1; set before the thread runs */
+    int32_t cpu_clock;    /* clockid_t of the thread's CPU time; 0: not running */
     uint16_t *slot_owner; /* shard of each slot; shared and constant */
 
     struct caller *callers; /* options->connections_max, reserved */
@@ -120,7 +120,7 @@ struct shard {
     uint64_t appended_bytes;
     struct crossing_peer crossing[SHARDS_MAX];
     updates_fn updates_take; /* the variant for this processor */
-    uint32_t handed_over; /* lanes' requests without a reply yet */
+    uint32_t handed_over;    /* lanes' requests without a reply yet */
 
     /* Shared: written by this shard, read by others. */
     struct shard_counters counters __attribute__((aligned(CACHE_PAIR)));

@@ -170,8 +170,8 @@ enum store_result store_update(struct store *store, const struct store_request *
     const struct change *old = change_at(store->segments, entry_address(*entry));
     if (UNLIKELY(request->slot != FRAME_SLOT_ANY && request->slot != old->slot))
         return STORE_WRONG_SLOT;
-    struct change *change = append(store, request, old->slot, change_offset(old) + 1,
-                                   request->body_bytes, false);
+    struct change *change =
+        append(store, request, old->slot, change_offset(old) + 1, request->body_bytes, false);
     if (UNLIKELY(change == NULL)) return STORE_NO_MEMORY;
     if (UNLIKELY(old->type == FRAME_REMOVE)) store->tombstones--;
     supersede(store, entry, change, old);

@@ -45,14 +45,14 @@ struct store_request {
     const uint8_t *body; /* key, then value; readable up to the next multiple of 8 */
     uint32_t body_bytes;
     uint16_t key_len;
-    uint16_t slot;       /* FRAME_SLOT_ANY: not computed */
-    uint8_t type;        /* FRAME_UPDATE ... */
-    uint8_t flags;       /* FRAME_VALUE_TYPE only */
-    uint32_t seq;        /* low half */
+    uint16_t slot; /* FRAME_SLOT_ANY: not computed */
+    uint8_t type;  /* FRAME_UPDATE ... */
+    uint8_t flags; /* FRAME_VALUE_TYPE only */
+    uint32_t seq;  /* low half */
     uint64_t seq_whole;
     uint64_t session;
-    uint64_t hash;       /* set by store_prefetch */
-    uint64_t *entry;     /* set by store_probe */
+    uint64_t hash;   /* set by store_prefetch */
+    uint64_t *entry; /* set by store_probe */
     uint64_t entry_seen;
     const struct change *change; /* set by store_probe: probably the key's newest */
 };

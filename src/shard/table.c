@@ -194,8 +194,8 @@ static void split_one(struct table *table)
 int table_insert(struct table *table, uint64_t hash, uint64_t address)
 {
     if (table->count >= table->count_max) split_one(table);
-    int err = chain_put(table, table_bucket(table, hash), table_tag(hash),
-                        entry_make(hash, address));
+    int err =
+        chain_put(table, table_bucket(table, hash), table_tag(hash), entry_make(hash, address));
     if (err < 0) return err;
     table->count++;
     return 0;

@@ -29,13 +29,13 @@ _Static_assert(sizeof(struct bucket) == CACHE_LINE, "one bucket is one cache lin
 
 struct table {
     struct bucket *buckets;
-    uint64_t mask;  /* 2^level - 1 */
-    uint64_t split; /* buckets below it have been split in this round */
-    uint64_t count; /* entries */
+    uint64_t mask;      /* 2^level - 1 */
+    uint64_t split;     /* buckets below it have been split in this round */
+    uint64_t count;     /* entries */
     uint64_t count_max; /* above it the next insertion splits a bucket */
     uint32_t level;
-    uint32_t overflow_free;   /* first free overflow bucket; 0: none */
-    uint32_t overflow_fresh;  /* never used from here on; 0 is never used */
+    uint32_t overflow_free;  /* first free overflow bucket; 0: none */
+    uint32_t overflow_fresh; /* never used from here on; 0 is never used */
     uint32_t overflow_in_use;
     uint64_t buckets_max;
     uint32_t overflow_max;

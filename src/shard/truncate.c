@@ -20,9 +20,9 @@ struct pending {
     struct pending_key {
         uint64_t hash;
         uint64_t address; /* of the truncated change, whose key it is; 0: free */
-        bool resolved; /* its change of that time was met */
-        bool restored; /* and is the newest again */
-    } *keys;
+        bool resolved;    /* its change of that time was met */
+        bool restored;    /* and is the newest again */
+    } * keys;
     uint64_t mask;
     uint64_t count;
     uint64_t open_count; /* not yet resolved */

@@ -12,7 +12,8 @@
  * A frame's first word holds length, type, flags and key length, so that one masked comparison says
  * whether it is plain and one addition makes it the first word of the change.
  *
- * This file is compiled twice, as it is and for x86-64-v3 (updates_v3.c).
+ * This file is compiled twice: as it is, and with VARIANT_V3 for processors of the level x86-64-v3
+ * (AVX2, BMI2; from 2013 on). See the Makefile.
  */
 #include "shard/updates.h"
 
@@ -20,7 +21,9 @@
 #include "ring/slot.h"
 #include "shard/run.h"
 
-#ifndef UPDATES_TAKE
+#ifdef VARIANT_V3
+#define UPDATES_TAKE updates_take_v3
+#else
 #define UPDATES_TAKE updates_take
 #endif
 
@@ -163,8 +166,8 @@ static ALWAYS_INLINE void write_reply(uint8_t *reply, uint64_t seq, uint64_t off
 struct applying {
     struct store *store;
     struct log *log;
-    uint8_t *arena;           /* of all records */
-    uint32_t *index;          /* their index words */
+    uint8_t *arena;  /* of all records */
+    uint32_t *index; /* their index words */
     struct segment *segments;
     struct store_slot *slots;
     uint64_t session_id;
@@ -322,7 +325,8 @@ static ALWAYS_INLINE unsigned apply_run(struct caller *caller, const struct appl
         struct plain *plain = &run[i];
         uint64_t first = load_u64(plain->frame);
         uint64_t second = load_u64(plain->frame + 8);
-        uint64_t next = seq + (uint64_t)(int64_t)(int32_t)((uint32_t)(second >> 32) - (uint32_t)seq);
+        uint64_t next =
+            seq + (uint64_t)(int64_t)(int32_t)((uint32_t)(second >> 32) - (uint32_t)seq);
         if (UNLIKELY(next <= seq)) break;
         if (UNLIKELY(applying->may_wrap) && session_must_grow(caller->session, next)) break;
         if (UNLIKELY(!holds(plain, applying, first)) && !look_again(plain, applying)) {
@@ -370,17 +374,16 @@ size_t UPDATES_TAKE(struct caller *caller, const uint8_t *data, size_t size)
         end++;
     }
     unsigned count = (unsigned)(end - run);
-    struct applying applying = {
-        .store = store,
-        .log = &store->log,
-        .arena = store->segments->base,
-        .index = store->segments->index,
-        .segments = store->segments->segments,
-        .slots = store->slots,
-        .session_id = caller->session_id,
-        .remembered = session != NULL ? session->entries : NULL,
-        .remembered_mask = session != NULL ? session->mask : 0,
-        .may_wrap = session != NULL && session->mask < SESSION_WINDOW - 1};
+    struct applying applying = {.store = store,
+                                .log = &store->log,
+                                .arena = store->segments->base,
+                                .index = store->segments->index,
+                                .segments = store->segments->segments,
+                                .slots = store->slots,
+                                .session_id = caller->session_id,
+                                .remembered = session != NULL ? session->entries : NULL,
+                                .remembered_mask = session != NULL ? session->mask : 0,
+                                .may_wrap = session != NULL && session->mask < SESSION_WINDOW - 1};
     for (struct plain *plain = run; plain < end; plain++) probe(plain, &applying);
 
     uint8_t *replies = link_reserve(&caller->link, count * FRAME_REPLY_BYTES);
@@ -398,3 +401,14 @@ size_t UPDATES_TAKE(struct caller *caller, const uint8_t *data, size_t size)
     count_plain(&shard->counters, taken);
     return bytes;
 }
+
+#ifndef VARIANT_V3
+updates_fn updates_choose(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2")) return updates_take_v3;
+#endif
+    return updates_take;
+}
+#endif

@@ -8,8 +8,8 @@
 
 /* Words that an item of each kind must have; verbs have as many as the name needs. */
 static const int8_t extension_words[EXTENSION_KINDS_MAX] = {
-    [EXT_TTL_MS] = 0, [EXT_IF_OFFSET] = 1, [EXT_COMMIT] = 0,  [EXT_DEADLINE_MS] = 0,
-    [EXT_HOP] = 1,    [EXT_PARTITION] = 0, [EXT_VERB] = -1,   [EXT_SESSION] = 2,
+    [EXT_TTL_MS] = 0, [EXT_IF_OFFSET] = 1, [EXT_COMMIT] = 0, [EXT_DEADLINE_MS] = 0,
+    [EXT_HOP] = 1,    [EXT_PARTITION] = 0, [EXT_VERB] = -1,  [EXT_SESSION] = 2,
     [EXT_FLOOR] = 1,  [EXT_OFFSET] = 1,    [EXT_VIEW] = 1};
 
 static bool is_known(unsigned kind)
@@ -65,7 +65,8 @@ int64_t extensions_decode(struct extensions *extensions, const void *data, size_
         if (size - at < item_bytes || item.reserved != 0) return -EPROTO;
         unsigned kind = item.kind & (unsigned)~EXT_LAST;
         if (is_known(kind)) {
-            if ((extensions->present & (1u << kind)) != 0 || !words_fit(&item, kind)) return -EPROTO;
+            if ((extensions->present & (1u << kind)) != 0 || !words_fit(&item, kind))
+                return -EPROTO;
             extension_store(extensions, kind, &item, bytes + at + sizeof item);
         } else if (kind < EXT_OPTIONAL) {
             return -EPROTO;

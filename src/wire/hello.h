@@ -25,12 +25,12 @@ struct frame_hello {
     uint16_t shard; /* wanted, or HELLO_SHARD_ANY */
     uint8_t role;   /* enum hello_role */
     uint8_t reserved;
-    uint64_t session;       /* random; 0: no session, retries are at-least-once */
-    uint64_t session_start; /* hybrid logical clock when the session began */
-    uint64_t seq_first;     /* 64-bit sequence number that the next request has at least */
-    uint64_t floor;         /* lowest unanswered sequence number of the session */
-    uint64_t cluster;       /* identity of the cluster, 0: any */
-    uint64_t view;          /* newest view known, 0: none */
+    uint64_t session;         /* random; 0: no session, retries are at-least-once */
+    uint64_t session_start;   /* hybrid logical clock when the session began */
+    uint64_t seq_first;       /* 64-bit sequence number that the next request has at least */
+    uint64_t floor;           /* lowest unanswered sequence number of the session */
+    uint64_t cluster;         /* identity of the cluster, 0: any */
+    uint64_t view;            /* newest view known, 0: none */
     uint32_t frame_bytes_max; /* largest frame that the dialler accepts */
     uint32_t token_bytes;
 };

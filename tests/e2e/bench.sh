@@ -49,8 +49,6 @@ run "$FERO" bench speed -r 5000 --keys 1000 -c 1 --rate 50k --json
 check "an open loop" has_text '"loop":"open"'
 run "$FERO" bench speed -r 5000 -m 5 --keys 1000 -c 1
 check "five bytes have no room for a key, so nine are sent" has_line ', 9 bytes$'
-run "$FERO" bench speed -r 5000 --keys 1000 -c 1 --svg "$folder/chart.svg"
-check "a chart is drawn" grep -q '</svg>' "$folder/chart.svg"
 run "$FERO" bench speed -r 5000 -c 1 --seeds 127.0.0.1:1
 check "own servers or running ones" fails_with 2 -c --seeds
 

@@ -99,4 +99,4 @@ stop_node TERM
 check "SIGTERM under load ends it with status 0" is_status 0
 check "within two seconds, too" [ "$TOOK_MS" -le 2000 ]
 kill -KILL "$load" 2>/dev/null
-wait "$load" 2>/dev/null
+wait "$load" 2>/dev/null || true # what the load made of it is another test's

@@ -75,9 +75,13 @@ static void world_close(struct world *world)
     for (unsigned i = 0; i < SLOTS; i++) free(world->slots[i].changes);
 }
 
+#define KEY_BYTES_MAX 64
+
+/* `text` has room for KEY_BYTES_MAX. */
 static size_t key_text(const struct model_slot *slot, uint32_t key, uint8_t *text)
 {
-    return (size_t)sprintf((char *)text, "%skey-%u%.*s", slot->tag, key, (int)(key % 7), "abcdefg");
+    return (size_t)snprintf((char *)text, KEY_BYTES_MAX, "%skey-%u%.*s", slot->tag, key,
+                            (int)(key % 7), "abcdefg");
 }
 
 static void value_fill(uint8_t *to, size_t bytes, uint64_t seed)
