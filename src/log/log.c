@@ -52,13 +52,14 @@ void log_deinit(struct log *log)
     *log = (struct log){.active = SEGMENT_NONE, .oldest = SEGMENT_NONE};
 }
 
-static void batch_open(struct log *log)
+/* For a record of `padded_bytes` and those behind it that also begin in the first unit. */
+static void batch_open(struct log *log, size_t padded_bytes)
 {
-    struct segment *segment = segment_at(log, log->active);
-    uint8_t *base = log->segments->base + ((size_t)log->active << SEGMENT_UNIT_SHIFT);
+    uint8_t *unit_end = log->base + SEGMENT_UNIT_BYTES - LOG_SLACK_BYTES;
     log->batch = (struct batch *)log->at;
     log->at += BATCH_BYTES;
-    log->end = base + segment->units * SEGMENT_UNIT_BYTES - LOG_SLACK_BYTES;
+    log->end = log->at + padded_bytes;
+    if (log->end < unit_end) log->end = unit_end;
     log->batch_count = 0;
 }
 
@@ -155,7 +156,7 @@ struct change *log_reserve_slow(struct log *log, size_t padded_bytes, bool urgen
     log_seal(log);
     if (!fits_active(log, padded_bytes) && segment_start(log, padded_bytes, urgent) < 0)
         return NULL;
-    batch_open(log);
+    batch_open(log, padded_bytes);
     return (struct change *)log->at;
 }
 
