@@ -210,15 +210,6 @@ uint64_t log_unlink_newest(struct log *log, uint16_t slot)
     return address;
 }
 
-uint64_t log_compactable_dead_bytes(const struct log *log)
-{
-    uint64_t bytes = 0;
-    for (uint32_t number = log->oldest; number != SEGMENT_NONE && number != log->history_first;
-         number = segment_at(log, number)->next)
-        bytes += segment_at(log, number)->dead_bytes;
-    return bytes;
-}
-
 uint64_t log_live_bytes(const struct log *log)
 {
     uint64_t bytes = 0;

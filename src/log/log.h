@@ -113,8 +113,7 @@ const struct change *slot_walk_next(struct slot_walk *walk);
  */
 uint64_t log_unlink_newest(struct log *log, uint16_t slot);
 
-/* Dead bytes of all compactable segments, and the bytes of all segments of the log. */
-uint64_t log_compactable_dead_bytes(const struct log *log);
+/* Bytes of memory of all segments of the log. */
 uint64_t log_bytes(const struct log *log);
 /* Bytes of the changes that nothing superseded, with their batch heads. No batch may be open. */
 uint64_t log_live_bytes(const struct log *log);

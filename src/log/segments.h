@@ -54,10 +54,13 @@ struct segment {
     bool compactable; /* older than the history bound */
     uint64_t stream_first;
     uint64_t changes_count;
-    uint32_t first_dead_seq; /* of the log when dead bytes were first seen here; 0: not yet */
-    uint32_t reserved[3];    /* 64 bytes: the address of one is a shift away */
+    /* For compaction. Numbers of segments are those of the log's active one at that time. */
+    uint32_t first_dead_seq; /* when dead bytes were first seen here; 0: not yet */
+    uint32_t counted_seq;    /* when they were last counted, */
+    uint32_t counted_bytes;  /* and how many there were */
+    uint32_t ripe_bytes;     /* whose superseding changes have left the history: they can go */
 };
-_Static_assert(sizeof(struct segment) == CACHE_LINE, "hot: every update touches the old one's");
+_Static_assert(sizeof(struct segment) == CACHE_LINE, "the address of one is a shift away");
 
 struct segments {
     uint8_t *base;

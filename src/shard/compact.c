@@ -1,9 +1,6 @@
 /*
- * Compaction rewrites the segments that have left the history, oldest first and in their order, and
- * leaves out what nobody can ask for any more. It works in steps of a few records so that no turn
- * gets long, and only while the superseded changes outside the history are more than a bound
- * (`garbage_bytes_max`, or a fourth of what is live if that is more): the more of them there are,
- * the fewer survivors have to be moved for each byte that is won.
+ * Compaction rewrites segments that have left the history, in their order, and leaves out what
+ * nobody can ask for any more. It works in steps of a few records so that no turn gets long.
  *
  * A step reads records of the source segment and copies the survivors to the target segment. The
  * table is pointed at the copy at once. When the source has been read, it is freed; when the target
@@ -13,6 +10,19 @@
  *
  * A record is left out if the change that superseded it has left the history too (or it was
  * truncated), or if it is a removal and still the newest of its key: then the key is forgotten.
+ *
+ * When, and which
+ *
+ * Every survivor is a copy and a miss in the table, so what counts is how few there are for each
+ * byte that is won. Nothing happens while the superseded changes outside the history are fewer than
+ * a bound (`garbage_bytes_max`, or GARBAGE_SHARE of what is live). Then a sweep goes on where the
+ * last one stopped, round and round from the oldest segment to the history, and stops as soon as an
+ * eighth of the bound is won: whatever is left gets emptier by waiting. The longer ago a segment
+ * was swept, the fewer of its records still live, so that this order is that of the gain, like the
+ * cleaning of a log-structured file system by age (Rosenblum and Ousterhout, "The design and
+ * implementation of a log-structured file system", 1992). Segments of which less than the average
+ * can go are passed over: those are full of keys that do not change, or have only just left the
+ * history.
  */
 #include "shard/compact.h"
 
@@ -22,11 +32,19 @@
 #include "base/memory.h"
 #include "shard/store.h"
 
-/* A segment with less than this share of dead bytes is not worth rewriting, */
-#define DEAD_SHARE_MIN 8
+/* Of what is live, in eighths. */
+#define GARBAGE_SHARE_EIGHTHS 3
+/* A segment of which less than this part can go is not worth rewriting, */
+#define GAIN_PART_MIN 8
+#define GAIN_PART_MIN_SHORT 32
 /* unless its marks get old: their numbers wrap (INDEX_BY_MASK). */
 #define MARKS_AGE_MAX (INDEX_BY_MASK / 4)
-#define GARBAGE_SHARE 4
+/* Records that are looked at together, so that their misses in the table overlap. */
+#define GROUP 16
+/* So many records ahead, the next ones are fetched where they begin if all are of one size. */
+#define READ_AHEAD 16
+/* Of a survivor, so much is fetched in time; of a longer one the processor fetches the rest. */
+#define SURVIVOR_BYTES 256
 
 struct compaction {
     uint64_t garbage_bytes_max;
@@ -37,11 +55,17 @@ struct compaction {
     uint32_t target;     /* being written; SEGMENT_NONE: none */
     struct batch *batch; /* of the target */
     uint32_t batch_count;
-    uint32_t next;      /* segment to look at next, in a round over the region */
-    uint32_t looked_at; /* history_first when the garbage was last counted */
-    bool running;
-    uint64_t moved;
-    uint64_t dropped;
+    uint32_t next;       /* where the sweep goes on; SEGMENT_NONE: at the oldest */
+    uint32_t counted_at; /* history_first when the bytes below were counted */
+    bool sweeping;
+    bool may_wrap; /* the sweep has not come to the history yet */
+    bool short_of_memory;
+    bool has_old_marks;
+    /* Of compactable segments but the source. */
+    uint64_t bytes;
+    uint64_t dead_bytes;
+    uint64_t ripe_bytes;
+    uint64_t dead_bytes_max; /* above it a sweep begins */
 };
 
 struct compaction *compaction_open(uint64_t garbage_bytes_max)
@@ -52,7 +76,7 @@ struct compaction *compaction_open(uint64_t garbage_bytes_max)
                                       .source = SEGMENT_NONE,
                                       .target = SEGMENT_NONE,
                                       .next = SEGMENT_NONE,
-                                      .looked_at = SEGMENT_NONE};
+                                      .counted_at = SEGMENT_NONE};
     return compaction;
 }
 
@@ -84,6 +108,13 @@ static void target_seal(struct compaction *compaction, struct store *store)
     batch->checksum = batch_checksum(batch);
     compaction->batch = NULL;
     compaction->batch_count = 0;
+}
+
+/* The next survivor starts a new target. */
+static void target_end(struct compaction *compaction, struct store *store)
+{
+    target_seal(compaction, store);
+    compaction->target = SEGMENT_NONE;
 }
 
 static int target_open(struct compaction *compaction, struct store *store, size_t padded_bytes)
@@ -139,9 +170,9 @@ static void move(struct compaction *compaction, struct store *store, const struc
     target->bytes += (uint32_t)padded;
     target->changes_count++;
     compaction->batch_count++;
-    compaction->moved++;
     if (index_is_superseded(word)) {
         target->dead_bytes += (uint32_t)padded;
+        compaction->dead_bytes += padded;
         return;
     }
     uint64_t *entry =
@@ -176,7 +207,6 @@ static int step_record(struct compaction *compaction, struct store *store)
     uint32_t word = *index_word(store->segments, address_of(store->segments, change));
     if (may_be_dropped(store, change, word)) {
         if (!index_is_superseded(word)) forget_key(store, change);
-        compaction->dropped++;
     } else {
         if (!target_has_room(compaction, store, padded)) {
             target_seal(compaction, store);
@@ -194,11 +224,34 @@ static int step_record(struct compaction *compaction, struct store *store)
     return 0;
 }
 
-static void source_open(struct compaction *compaction, uint32_t number)
+/* Fetches what step_record will need of the records from `source_at` on in their batch. */
+static void fetch_group(const struct compaction *compaction, const struct store *store)
 {
+    const uint8_t *base = segment_base(store, compaction->source);
+    const uint8_t *at = base + compaction->source_at;
+    const uint8_t *end = base + compaction->batch_end;
+    for (unsigned i = 0; i < GROUP && at < end; i++) {
+        const struct change *change = (const struct change *)at;
+        size_t padded = change_padded_bytes(change);
+        uint32_t word = *index_word(store->segments, address_of(store->segments, change));
+        __builtin_prefetch(at + READ_AHEAD * padded);
+        if (!index_is_superseded(word)) {
+            __builtin_prefetch(table_bucket(&store->table, change->key_hash), 1);
+            for (size_t ahead = CACHE_LINE; ahead < min_u64(padded, SURVIVOR_BYTES);
+                 ahead += CACHE_LINE)
+                __builtin_prefetch(at + ahead);
+        }
+        at += padded;
+    }
+}
+
+static void source_open(struct compaction *compaction, struct store *store, uint32_t number)
+{
+    const struct segment *segment = segment_at(store, number);
     compaction->source = number;
     compaction->source_at = 0;
     compaction->batch_end = 0;
+    compaction->dead_bytes -= min_u64(segment->dead_bytes, compaction->dead_bytes);
 }
 
 static void source_finish(struct compaction *compaction, struct store *store)
@@ -216,75 +269,155 @@ static bool has_old_marks(const struct store *store, const struct segment *segme
            store->log.active_seq - segment->first_dead_seq > MARKS_AGE_MAX;
 }
 
-/* Notes since when compactable segments have dead bytes; true: some have had them for long. */
-static bool marks_get_old(struct store *store)
+/* Dead bytes that were counted a whole history ago can go by now; counts them anew. */
+static void ripen(const struct store *store, struct segment *segment)
 {
-    bool old = false;
-    for (uint32_t number = store->log.oldest; number != store->log.history_first;
-         number = segment_at(store, number)->next) {
-        struct segment *segment = segment_at(store, number);
-        if (segment->dead_bytes > 0 && segment->first_dead_seq == 0)
-            segment->first_dead_seq = store->log.active_seq;
-        old = old || has_old_marks(store, segment);
-    }
-    return old;
+    uint32_t history_seq = segment_at(store, store->log.history_first)->seq;
+    if (segment->counted_seq >= history_seq) return;
+    /* A truncation may have brought some of them back. */
+    segment->ripe_bytes = (uint32_t)min_u64(segment->counted_bytes, segment->dead_bytes);
+    segment->counted_bytes = segment->dead_bytes;
+    segment->counted_seq = store->log.active_seq;
+    if (segment->dead_bytes > 0 && segment->first_dead_seq == 0)
+        segment->first_dead_seq = store->log.active_seq;
 }
 
-/* The next segment that is worth it, or SEGMENT_NONE at the end of the round. */
-static uint32_t choose_source(struct compaction *compaction, struct store *store)
+/* What could be won; only changes much when a segment leaves the history. True: counted anew. */
+static bool count_garbage(struct compaction *compaction, struct store *store)
 {
-    uint32_t number = compaction->next;
+    const struct segments *segments = store->segments;
+    if (compaction->counted_at == store->log.history_first) return false;
+    compaction->counted_at = store->log.history_first;
+    compaction->bytes = 0;
+    compaction->dead_bytes = 0;
+    compaction->ripe_bytes = 0;
+    compaction->has_old_marks = false;
+    uint32_t number = store->log.oldest;
     for (; number != store->log.history_first; number = segment_at(store, number)->next) {
-        const struct segment *segment = segment_at(store, number);
-        if (segment->lenders > 0) continue;
-        if (segment->dead_bytes >= segment->bytes / DEAD_SHARE_MIN) return number;
-        if (has_old_marks(store, segment)) return number;
-        /* A segment left as it is ends the target: the log must stay in order. */
-        if (compaction->target != SEGMENT_NONE) {
-            target_seal(compaction, store);
-            compaction->target = SEGMENT_NONE;
-        }
+        struct segment *segment = segment_at(store, number);
+        ripen(store, segment);
+        if (number == compaction->source) continue;
+        compaction->bytes += segment->bytes;
+        compaction->dead_bytes += segment->dead_bytes;
+        compaction->ripe_bytes += segment->ripe_bytes;
+        compaction->has_old_marks = compaction->has_old_marks || has_old_marks(store, segment);
     }
-    return SEGMENT_NONE;
-}
-
-static bool round_begins(struct compaction *compaction, struct store *store)
-{
-    /* What is compactable only changes when a segment leaves the history. */
-    if (compaction->looked_at == store->log.history_first) return false;
-    compaction->looked_at = store->log.history_first;
-    uint64_t live = log_live_bytes(&store->log);
-    uint64_t garbage_max = max_u64(compaction->garbage_bytes_max, live / GARBAGE_SHARE);
-    bool short_of_memory = store->segments->units_used + store->segments->units_reserve * 2 >=
-                           store->segments->units_max;
-    uint64_t dead = log_compactable_dead_bytes(&store->log);
-    bool old = marks_get_old(store);
-    if (dead <= garbage_max && !old && !(short_of_memory && dead >= SEGMENT_UNIT_BYTES))
-        return false;
-    compaction->next = store->log.oldest;
-    compaction->running = true;
+    compaction->dead_bytes_max = max_u64(compaction->garbage_bytes_max,
+                                         log_live_bytes(&store->log) / 8 * GARBAGE_SHARE_EIGHTHS);
+    compaction->short_of_memory =
+        segments->units_used + segments->units_reserve * 2 >= segments->units_max;
     return true;
 }
 
-static void round_end(struct compaction *compaction, struct store *store)
+static bool sweep_begins(const struct compaction *compaction)
 {
-    target_seal(compaction, store);
-    compaction->target = SEGMENT_NONE;
-    compaction->next = SEGMENT_NONE;
-    compaction->running = false;
+    if (compaction->short_of_memory) return compaction->dead_bytes >= SEGMENT_UNIT_BYTES;
+    return compaction->dead_bytes > compaction->dead_bytes_max || compaction->has_old_marks;
+}
+
+static bool sweep_is_done(const struct compaction *compaction)
+{
+    return !compaction->short_of_memory && !compaction->has_old_marks &&
+           compaction->dead_bytes <= compaction->dead_bytes_max / 8 * 7;
+}
+
+/* What of the segment can go. Where memory is short, what may go soon has to do. */
+static uint32_t gain_of(const struct compaction *compaction, const struct segment *segment)
+{
+    return compaction->short_of_memory ? segment->dead_bytes : segment->ripe_bytes;
+}
+
+static bool is_worth_it(const struct compaction *compaction, const struct store *store,
+                        const struct segment *segment)
+{
+    if (segment->lenders > 0) return false;
+    if (has_old_marks(store, segment)) return true;
+    uint32_t gain = gain_of(compaction, segment);
+    if (compaction->short_of_memory) return gain >= segment->bytes / GAIN_PART_MIN_SHORT;
+    return gain >= segment->bytes / GAIN_PART_MIN &&
+           (double)gain * (double)compaction->bytes >=
+               (double)segment->bytes * (double)compaction->ripe_bytes;
+}
+
+/*
+ * Whether the neighbours from `number` on that are worth it win a unit together. A target cannot
+ * go on behind a segment that was passed over, since the log stays in order; so one alone, half of
+ * which lives, would only become another one half of which is empty.
+ */
+static bool wins_a_unit(const struct compaction *compaction, const struct store *store,
+                        uint32_t number)
+{
+    uint64_t won = 0;
+    if (compaction->target != SEGMENT_NONE) return true;
+    for (; number != store->log.history_first; number = segment_at(store, number)->next) {
+        const struct segment *segment = segment_at(store, number);
+        if (has_old_marks(store, segment)) return true;
+        if (!is_worth_it(compaction, store, segment)) return false;
+        won += segment->units * SEGMENT_UNIT_BYTES - segment->bytes + gain_of(compaction, segment);
+        if (won >= SEGMENT_UNIT_BYTES) return true;
+    }
+    return false;
+}
+
+/* The next segment that is worth it, or SEGMENT_NONE at the end of the sweep. */
+static uint32_t choose_source(struct compaction *compaction, struct store *store)
+{
+    uint32_t number = compaction->next != SEGMENT_NONE ? compaction->next : store->log.oldest;
+    while (!sweep_is_done(compaction)) {
+        if (number == store->log.history_first) {
+            target_end(compaction, store);
+            compaction->next = SEGMENT_NONE;
+            number = store->log.oldest;
+            if (!compaction->may_wrap || number == store->log.history_first) return SEGMENT_NONE;
+            compaction->may_wrap = false;
+        }
+        const struct segment *segment = segment_at(store, number);
+        compaction->next = number;
+        if (is_worth_it(compaction, store, segment) && wins_a_unit(compaction, store, number))
+            return number;
+        target_end(compaction, store);
+        number = segment->next;
+    }
+    return SEGMENT_NONE;
 }
 
 static bool source_ready(struct compaction *compaction, struct store *store)
 {
     if (compaction->source != SEGMENT_NONE) return true;
-    if (!compaction->running && !round_begins(compaction, store)) return false;
+    if (count_garbage(compaction, store) && !compaction->sweeping && sweep_begins(compaction)) {
+        compaction->sweeping = true;
+        compaction->may_wrap = true;
+    }
+    if (!compaction->sweeping) return false;
     uint32_t number = choose_source(compaction, store);
     if (number == SEGMENT_NONE) {
-        round_end(compaction, store);
+        target_end(compaction, store);
+        compaction->sweeping = false;
         return false;
     }
-    source_open(compaction, number);
+    source_open(compaction, store, number);
     return true;
+}
+
+/*
+ * Reads records of the source's batch, a few of them and not many more than `bytes_max` bytes.
+ * -ENOMEM: the one at hand waits for a later step.
+ */
+static int step_group(struct compaction *compaction, struct store *store, size_t bytes_max)
+{
+    uint64_t end = min_u64(compaction->batch_end, compaction->source_at + bytes_max);
+    fetch_group(compaction, store);
+    for (unsigned i = 0; i < GROUP && compaction->source_at < end; i++)
+        if (step_record(compaction, store) < 0) return -ENOMEM;
+    return 0;
+}
+
+static void step_into_batch(struct compaction *compaction, const struct store *store)
+{
+    const uint8_t *at = segment_base(store, compaction->source) + compaction->source_at;
+    compaction->batch_start = compaction->source_at;
+    compaction->batch_end += ((const struct batch *)at)->length;
+    compaction->source_at += (uint32_t)BATCH_BYTES;
 }
 
 size_t store_compact(struct store *store, size_t bytes_max)
@@ -293,23 +426,15 @@ size_t store_compact(struct store *store, size_t bytes_max)
     size_t looked_at = 0;
     ASSERT(store->log.batch == NULL);
     while (looked_at < bytes_max && source_ready(compaction, store)) {
-        const struct segment *source = segment_at(store, compaction->source);
-        if (compaction->source_at == source->bytes) {
-            source_finish(compaction, store);
-            continue;
-        }
-        if (compaction->source_at == compaction->batch_end) {
-            const struct batch *batch =
-                (const struct batch *)(segment_base(store, compaction->source) +
-                                       compaction->source_at);
-            compaction->batch_start = compaction->source_at;
-            compaction->batch_end += batch->length;
-            compaction->source_at += (uint32_t)BATCH_BYTES;
-            continue;
-        }
         uint32_t before = compaction->source_at;
-        if (step_record(compaction, store) < 0) break;
-        looked_at += compaction->source_at - before;
+        if (before == segment_at(store, compaction->source)->bytes)
+            source_finish(compaction, store);
+        else if (before == compaction->batch_end)
+            step_into_batch(compaction, store);
+        else if (step_group(compaction, store, bytes_max - looked_at) < 0)
+            break;
+        else
+            looked_at += compaction->source_at - before;
     }
     return looked_at;
 }
