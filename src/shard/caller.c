@@ -230,6 +230,18 @@ static bool hand_over(struct caller *caller, uint32_t to, const uint8_t *data, s
     return true;
 }
 
+/* Whether a frame may have this length; if not, the caller is refused. */
+static bool check_length(struct caller *caller, uint32_t length)
+{
+    uint32_t length_max = caller->link.frame_bytes_max;
+    struct refusal too_short = {ERROR_PROTOCOL, length, FRAME_PREFIX_BYTES,
+                                "frame shorter than its prefix"};
+    struct refusal too_long = {ERROR_PROTOCOL, length, length_max, "frame over the limit"};
+    if (length >= FRAME_PREFIX_BYTES && length <= length_max) return true;
+    caller_refuse(caller, length < FRAME_PREFIX_BYTES ? &too_short : &too_long);
+    return false;
+}
+
 struct greeted {
     struct caller *caller;
     bool handed_over;
@@ -244,7 +256,7 @@ static int64_t greet(void *context, uint8_t *data, size_t size)
     struct frame_prefix prefix;
     if (size < sizeof prefix) return 0;
     memcpy(&prefix, data, sizeof prefix);
-    if (prefix.length < sizeof prefix) return -EPROTO;
+    if (prefix.type == FRAME_HELLO && !check_length(caller, prefix.length)) return -EPROTO;
     size_t padded = round_up_8(prefix.length);
     /* A first frame that is no HELLO is refused before all of it has come. */
     if (prefix.type == FRAME_HELLO && padded > size) return 0;
@@ -314,8 +326,8 @@ int64_t caller_control(struct caller *caller, const uint8_t *data, size_t size)
         caller_refuse(caller, &refusal);
         return -EPROTO;
     }
-    size_t padded = round_up_8((size_t)prefix.length);
-    if (prefix.length < sizeof prefix) return -EPROTO;
+    if (!check_length(caller, prefix.length)) return -EPROTO;
+    size_t padded = round_up_8(prefix.length);
     if (padded > size) return 0;
     int64_t err = control_open(caller, data, prefix.length);
     return err < 0 ? err : (int64_t)padded;
@@ -332,8 +344,8 @@ static void caller_received(struct caller *caller, const struct io_event *event)
                   : link_receive(&caller->link, event->data, event->size, run_from_caller, caller);
     if (greeted.handed_over) return;
     if (err < 0) {
-        struct refusal refusal = {ERROR_PROTOCOL, event->size, caller->link.frame_bytes_max,
-                                  "broken frame, or one over the limit"};
+        /* Whoever found a broken frame has refused it; what is left is memory. */
+        struct refusal refusal = {ERROR_NO_MEMORY, event->size, 0, "no memory to receive"};
         caller_refuse(caller, &refusal);
         return;
     }

@@ -112,11 +112,25 @@ static COLD enum decoded check_slow(struct request *request, const struct shard 
     return DECODED_REQUEST;
 }
 
+/* Not all of the header is there: says whether it is worth waiting for. */
+static COLD enum decoded decode_prefix(const struct shard_options *options, const uint8_t *data,
+                                       size_t size, struct refusal *refusal)
+{
+    uint32_t length;
+    if (size < FRAME_PREFIX_BYTES) return DECODED_PARTIAL;
+    memcpy(&length, data, sizeof length);
+    if (length < FRAME_REQUEST_BYTES)
+        return broken(refusal, "request shorter than its header", length, FRAME_REQUEST_BYTES);
+    if (length > options->frame_bytes_max)
+        return broken(refusal, "frame over the limit", length, options->frame_bytes_max);
+    return DECODED_PARTIAL;
+}
+
 enum decoded request_decode(struct request *request, struct shard *shard, const uint8_t *data,
                             size_t size, struct refusal *refusal)
 {
     struct frame_request header;
-    if (UNLIKELY(size < sizeof header)) return DECODED_PARTIAL;
+    if (UNLIKELY(size < sizeof header)) return decode_prefix(shard->options, data, size, refusal);
     memcpy(&header, data, sizeof header);
     if (UNLIKELY(header.length < sizeof header))
         return broken(refusal, "request shorter than its header", header.length, sizeof header);
@@ -586,8 +600,10 @@ int64_t run_from_caller(void *context, uint8_t *data, size_t size)
     size_t at = 0;
     while (at < size) {
         size_t plain;
-        while ((plain = caller->shard->updates_take(caller, data + at, size - at)) > 0) at += plain;
-        caller->must_ack |= at > 0;
+        while ((plain = caller->shard->updates_take(caller, data + at, size - at)) > 0) {
+            at += plain;
+            caller->must_ack = true;
+        }
         if (at == size) break;
         enum decoded decoded = run_decode(&run, caller, data + at, size - at, &refusal);
         size_t run_bytes = 0;

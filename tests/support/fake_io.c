@@ -23,6 +23,8 @@ struct connection {
     void *context;
     struct address address;
     bool is_paused;
+    bool is_fresh;           /* its IO_ACCEPTED was not delivered before this wait */
+    bool has_received;       /* in this wait: no more, and no end, before the next */
     bool pauses_after_first; /* accepted or adopted, and nothing was received yet */
     bool is_hung_up;
     bool sends_held;
@@ -102,14 +104,21 @@ static uint32_t handle_of(const struct fake_io *fake, const struct connection *c
     return connection->generation << INDEX_BITS | (uint32_t)(connection - fake->connections);
 }
 
-/* The connection, if the handle is valid; else NULL. */
-static struct connection *find(const struct fake_io *fake, uint32_t conn)
+/* The connection that has the handle, or had it last; else NULL. */
+static struct connection *find_last(const struct fake_io *fake, uint32_t conn)
 {
     uint32_t index = conn & INDEX_MASK;
     if (index >= CONNECTIONS_MAX) return NULL;
     const struct connection *connection = &fake->connections[index];
-    if (connection->state == STATE_FREE || handle_of(fake, connection) != conn) return NULL;
+    if (handle_of(fake, connection) != conn) return NULL;
     return (struct connection *)(uintptr_t)connection;
+}
+
+/* The connection, if the handle is valid; else NULL. */
+static struct connection *find(const struct fake_io *fake, uint32_t conn)
+{
+    struct connection *connection = find_last(fake, conn);
+    return connection != NULL && connection->state != STATE_FREE ? connection : NULL;
 }
 
 static struct connection *must_find(const struct fake_io *fake, uint32_t conn)
@@ -125,6 +134,7 @@ static struct connection *take(struct fake_io *fake, enum state state, void *con
         struct connection *connection = &fake->connections[i];
         if (connection->state != STATE_FREE) continue;
         uint32_t generation = (connection->generation + 1) & 0xfffu;
+        free(connection->sent);
         *connection =
             (struct connection){.state = state, .generation = generation, .context = context};
         return connection;
@@ -132,10 +142,9 @@ static struct connection *take(struct fake_io *fake, enum state state, void *con
     return NULL;
 }
 
+/* What was sent stays for the test to read until the place is taken again. */
 static void give_back(struct connection *connection)
 {
-    free(connection->sent);
-    connection->sent = NULL;
     connection->state = STATE_FREE;
 }
 
@@ -164,6 +173,19 @@ static void fill(struct item *item, const void *data, size_t size)
     memset(item->memory, 0xa5, IO_HEADROOM_BYTES);
     memcpy(item->memory + IO_HEADROOM_BYTES, data, size);
     item->size = (uint32_t)size;
+}
+
+/* Adds to what was received last and not delivered yet, as a socket's buffer does. False: nothing. */
+static bool try_extend(struct fake_io *fake, uint32_t conn, const void *data, size_t size)
+{
+    size_t at = fake->items_count;
+    while (at > 0 && fake->items[at - 1].conn != conn) at--;
+    if (at == 0 || fake->items[at - 1].type != IO_RECEIVED) return false;
+    struct item *item = &fake->items[at - 1];
+    item->memory = grown(item->memory, IO_HEADROOM_BYTES + item->size + size);
+    memcpy(item->memory + IO_HEADROOM_BYTES + item->size, data, size);
+    item->size += (uint32_t)size;
+    return true;
 }
 
 /* Forgets what the owner will not hear of any more. */
@@ -248,7 +270,9 @@ static void fake_set_context(struct io *io, uint32_t conn, void *context)
 
 static void fake_resume(struct io *io, uint32_t conn)
 {
-    must_find(fake_of(io), conn)->is_paused = false;
+    struct connection *connection = must_find(fake_of(io), conn);
+    connection->is_paused = false;
+    connection->pauses_after_first = false;
 }
 
 static void fake_pause(struct io *io, uint32_t conn, const void *rest, size_t rest_bytes)
@@ -353,6 +377,7 @@ static bool may_deliver(const struct fake_io *fake, const struct item *item, siz
 {
     if (item->type != IO_RECEIVED && item->type != IO_CLOSED) return true;
     const struct connection *connection = find(fake, item->conn);
+    if (connection->is_fresh || connection->has_received) return false;
     if (connection->state == STATE_CLOSING) return true;
     if (item->type == IO_RECEIVED) return !connection->is_paused;
     /* The end comes behind what was received. */
@@ -377,6 +402,7 @@ static void deliver(struct fake_io *fake, struct item *item, struct io_event *ev
         fake->io.counters.received_bytes += item->size;
         if (connection->pauses_after_first) connection->is_paused = true;
         connection->pauses_after_first = false;
+        connection->has_received = true;
     }
     if (item->type == IO_CLOSED) give_back(connection);
     if (fake->delivered_count == fake->delivered_capacity) {
@@ -406,7 +432,15 @@ static unsigned deliver_all(struct fake_io *fake, struct io_event *events, unsig
 
 static void free_delivered(struct fake_io *fake)
 {
-    for (size_t i = 0; i < fake->delivered_count; i++) item_free(&fake->delivered[i]);
+    for (size_t i = 0; i < fake->delivered_count; i++) {
+        struct item *item = &fake->delivered[i];
+        struct connection *connection = item->type == IO_WOKEN ? NULL : find(fake, item->conn);
+        if (connection != NULL) {
+            connection->is_fresh &= item->type != IO_ACCEPTED;
+            connection->has_received &= item->type != IO_RECEIVED;
+        }
+        item_free(item);
+    }
     fake->delivered_count = 0;
 }
 
@@ -589,6 +623,7 @@ uint32_t fake_io_dial(struct fake_io *fake, const struct address *peer)
     ASSERT(fake->is_listening);
     struct connection *connection = take(fake, STATE_UP, NULL);
     ASSERT(connection != NULL);
+    connection->is_fresh = true;
     connection->pauses_after_first = true;
     struct item *item = append(fake, IO_ACCEPTED, handle_of(fake, connection));
     item->address = copied(peer, sizeof *peer);
@@ -623,6 +658,7 @@ void fake_io_receive(struct fake_io *fake, uint32_t conn, const void *data, size
     const uint8_t *bytes = data;
     if (connection == NULL || connection->state == STATE_CLOSING) return; /* into the void */
     ASSERT(connection->state == STATE_UP && !connection->is_hung_up);
+    if (fake->segment_bytes == 0 && try_extend(fake, conn, data, size)) return;
     while (size > 0) {
         size_t part = fake->segment_bytes > 0 ? min_u64(size, fake->segment_bytes) : size;
         fill(append(fake, IO_RECEIVED, conn), bytes, part);
@@ -647,14 +683,15 @@ void fake_io_hang_up(struct fake_io *fake, uint32_t conn, int result)
 
 const uint8_t *fake_io_sent(const struct fake_io *fake, uint32_t conn, size_t *size)
 {
-    const struct connection *connection = find(fake, conn);
+    const struct connection *connection = find_last(fake, conn);
     *size = connection != NULL ? connection->sent_bytes : 0;
     return connection != NULL ? connection->sent : NULL;
 }
 
 void fake_io_consume(struct fake_io *fake, uint32_t conn, size_t bytes)
 {
-    struct connection *connection = must_find(fake, conn);
+    struct connection *connection = find_last(fake, conn);
+    ASSERT(connection != NULL);
     ASSERT(bytes <= connection->sent_bytes);
     connection->sent_bytes -= bytes;
     if (connection->sent_bytes > 0)

@@ -74,14 +74,20 @@ bool fake_io_is_paused(const struct fake_io *fake, uint32_t conn);
 /* io_close was called; its IO_CLOSED may not be delivered yet. */
 bool fake_io_is_closing(const struct fake_io *fake, uint32_t conn);
 
-/* The peer sends: one IO_RECEIVED, or several of at most `segment` bytes (fake_io_segment). */
+/*
+ * The peer sends. What is sent before the next wait comes as one IO_RECEIVED, or as several of at
+ * most `segment` bytes (fake_io_segment), one a wait.
+ */
 void fake_io_receive(struct fake_io *fake, uint32_t conn, const void *data, size_t size);
 /* Cuts what is received from now on; 0: not at all. */
 void fake_io_segment(struct fake_io *fake, size_t bytes);
 /* The peer goes: IO_CLOSED with 0 or a negative errno, behind what it has sent. */
 void fake_io_hang_up(struct fake_io *fake, uint32_t conn, int result);
 
-/* What was sent and not yet consumed by the test. Valid until the next call with this fake. */
+/*
+ * What was sent and not yet consumed by the test, of a connection that has ended too, until its
+ * handle's place is taken again. Valid until the next call with this fake.
+ */
 const uint8_t *fake_io_sent(const struct fake_io *fake, uint32_t conn, size_t *size);
 void fake_io_consume(struct fake_io *fake, uint32_t conn, size_t bytes);
 /* While held, a send stays in flight: the bytes are not read, IO_SENT does not come. */
