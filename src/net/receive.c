@@ -7,7 +7,9 @@
  * only one of held and stash is ever in use.
  *
  * Running out of buffers is no error. The receive ends with -ENOBUFS and is armed again in the next
- * turn, which begins with giving buffers back.
+ * turn, which begins with giving buffers back. But whose bytes still wait here gets no further ones
+ * before they are delivered: a peer that sends faster than its owner takes would else have each
+ * buffer again at the moment it is given back, and fill the memory with what is held.
  */
 #include <errno.h>
 
@@ -128,13 +130,13 @@ static bool receive_cancel(struct uring *uring, struct connection *connection)
 
 bool receive_service(struct uring *uring, struct connection *connection)
 {
-    if (!connection->is_paused) {
-        bool is_wanted =
-            !connection->is_receiving && !connection->has_eof && held_bytes(&connection->held) == 0;
-        return !is_wanted || receive_arm(uring, connection);
-    }
-    bool is_wanted = connection->is_receiving && !connection->is_cancelling;
-    return !is_wanted || receive_cancel(uring, connection);
+    bool is_wanted =
+        !connection->is_paused && !connection->has_eof && !receive_is_waiting(connection);
+    if (is_wanted) return connection->is_receiving || receive_arm(uring, connection);
+    /* A stash alone may grow: it is bounded by the group. */
+    bool is_stoppable = connection->is_receiving && !connection->is_cancelling &&
+                        (connection->is_paused || held_bytes(&connection->held) > 0);
+    return !is_stoppable || receive_cancel(uring, connection);
 }
 
 /* One received buffer: delivered, stashed or held. */
