@@ -211,12 +211,7 @@ static void incoming_decode(struct incoming *incoming, struct shard *shard, cons
 /* Sessions of crossing requests live here too: the slot's owner is who dedupes. */
 static struct session *session_of(struct shard *shard, uint64_t id)
 {
-    if (id == 0) return NULL;
-    struct session *session = sessions_find(&shard->sessions, id);
-    if (session != NULL) return session;
-    session = sessions_attach(&shard->sessions, id);
-    if (session != NULL) sessions_detach(&shard->sessions, session);
-    return session;
+    return id == 0 ? NULL : sessions_use(&shard->sessions, id);
 }
 
 static void incoming_apply(struct incoming *incoming, struct shard *shard, uint32_t from,

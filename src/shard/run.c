@@ -348,7 +348,7 @@ static ALWAYS_INLINE bool is_new(struct request_context *context)
     enum session_verdict verdict = session_probe(session, request->store.seq_whole, &address);
     if (UNLIKELY(verdict != SESSION_NEW)) return !answer_again(context, verdict, address);
     if (UNLIKELY(session_must_grow(session, request->store.seq_whole)) &&
-        sessions_grow(&context->shard->sessions, session) < 0) {
+        sessions_grow(&context->shard->sessions, session, request->store.seq_whole) < 0) {
         request_fail(context, ERROR_NO_MEMORY, "no memory to remember the request", 0, 0);
         return false;
     }

@@ -4,10 +4,11 @@
 
 #include "base/assert.h"
 #include "base/bytes.h"
+#include "base/hash.h"
 #include "base/memory.h"
 
 #define ENTRIES_FIRST 256
-#define CHAINS_COUNT 1024
+#define SESSION_BYTES_MIN (sizeof(struct session) + ENTRIES_FIRST * sizeof(struct session_entry))
 
 _Static_assert((SESSION_WINDOW & (SESSION_WINDOW - 1)) == 0, "the window indexes a table");
 
@@ -21,7 +22,7 @@ enum session_verdict session_probe_slow(const struct session *session, uint64_t 
     return SESSION_KNOWN;
 }
 
-int session_grow(struct session *session)
+static int session_grow(struct session *session)
 {
     uint32_t count = (session->mask + 1) * 2;
     ASSERT(count <= SESSION_WINDOW);
@@ -42,16 +43,24 @@ static size_t session_bytes(const struct session *session)
     return sizeof *session + (session->mask + 1) * sizeof *session->entries;
 }
 
-int sessions_init(struct sessions *sessions, size_t bytes_max)
+static size_t chains_bytes(const struct sessions *sessions)
 {
-    *sessions = (struct sessions){.chains_mask = CHAINS_COUNT - 1, .bytes_max = bytes_max};
-    sessions->chains = memory_take(CHAINS_COUNT * sizeof(struct session *));
+    return (sessions->chains_mask + 1) * sizeof(struct session *);
+}
+
+int sessions_init(struct sessions *sessions, size_t bytes_max, uint64_t hash_seed)
+{
+    uint64_t chains = 1;
+    while (chains < bytes_max / SESSION_BYTES_MIN) chains *= 2;
+    *sessions = (struct sessions){
+        .chains_mask = chains - 1, .bytes_max = bytes_max, .hash_seed = hash_seed};
+    sessions->chains = memory_reserve(chains_bytes(sessions), 0);
     return sessions->chains != NULL ? 0 : -ENOMEM;
 }
 
 static struct session **chain_of(const struct sessions *sessions, uint64_t id)
 {
-    return &sessions->chains[(id ^ id >> 32) & sessions->chains_mask];
+    return &sessions->chains[hash_key(&id, sizeof id, sessions->hash_seed) & sessions->chains_mask];
 }
 
 static void session_free(struct session *session)
@@ -63,18 +72,19 @@ static void session_free(struct session *session)
 void sessions_deinit(struct sessions *sessions)
 {
     if (sessions->chains == NULL) return;
-    for (uint32_t i = 0; i <= sessions->chains_mask; i++) {
+    for (uint64_t i = 0; sessions->count > 0; i++) {
         while (sessions->chains[i] != NULL) {
             struct session *session = sessions->chains[i];
             sessions->chains[i] = session->next;
+            sessions->count--;
             session_free(session);
         }
     }
-    memory_put(sessions->chains);
+    memory_release(sessions->chains, chains_bytes(sessions));
     *sessions = (struct sessions){0};
 }
 
-struct session *sessions_find(const struct sessions *sessions, uint64_t id)
+static struct session *sessions_find(const struct sessions *sessions, uint64_t id)
 {
     struct session *session = *chain_of(sessions, id);
     while (session != NULL && session->id != id) session = session->next;
@@ -127,8 +137,7 @@ static bool make_room(struct sessions *sessions, size_t bytes)
 
 static struct session *session_make(struct sessions *sessions, uint64_t id)
 {
-    size_t bytes = sizeof(struct session) + ENTRIES_FIRST * sizeof(struct session_entry);
-    if (!make_room(sessions, bytes)) return NULL;
+    if (!make_room(sessions, SESSION_BYTES_MIN)) return NULL;
     struct session *session = memory_take(sizeof *session);
     if (session == NULL) return NULL;
     session->id = id;
@@ -141,7 +150,7 @@ static struct session *session_make(struct sessions *sessions, uint64_t id)
     struct session **chain = chain_of(sessions, id);
     session->next = *chain;
     *chain = session;
-    sessions->bytes += bytes;
+    sessions->bytes += SESSION_BYTES_MIN;
     sessions->count++;
     return session;
 }
@@ -164,7 +173,17 @@ void sessions_detach(struct sessions *sessions, struct session *session)
     if (--session->links == 0) idle_push(sessions, session);
 }
 
-int sessions_grow(struct sessions *sessions, struct session *session)
+struct session *sessions_use(struct sessions *sessions, uint64_t id)
+{
+    struct session *session = sessions_find(sessions, id);
+    /* With links it is in no list; the newest one is where it shall be. */
+    if (session != NULL && (session->links > 0 || session == sessions->idle_newest)) return session;
+    session = sessions_attach(sessions, id);
+    if (session != NULL) sessions_detach(sessions, session);
+    return session;
+}
+
+static int grow_once(struct sessions *sessions, struct session *session)
 {
     size_t before = session_bytes(session);
     if (!make_room(sessions, before)) return -ENOMEM;
@@ -172,4 +191,14 @@ int sessions_grow(struct sessions *sessions, struct session *session)
     if (err < 0) return err;
     sessions->bytes += session_bytes(session) - before;
     return 0;
+}
+
+int sessions_grow(struct sessions *sessions, struct session *session, uint64_t seq)
+{
+    int err = 0;
+    /* Room is not made by forgetting the very session that needs it. */
+    if (session->links++ == 0) idle_unlink(sessions, session);
+    while (err == 0 && session_must_grow(session, seq)) err = grow_once(sessions, session);
+    sessions_detach(sessions, session);
+    return err;
 }

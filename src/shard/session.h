@@ -30,7 +30,7 @@ struct session {
     uint32_t mask;
     uint32_t links;        /* that carry it now */
     struct session *next;  /* in its hash chain */
-    struct session *newer; /* among those without links, by the time they lost the last one */
+    struct session *newer; /* among those without links, by the time of their last use */
     struct session *older;
 };
 
@@ -50,9 +50,6 @@ static inline enum session_verdict session_probe(const struct session *session, 
     return session_probe_slow(session, seq, address);
 }
 
-/* Makes the entries cover another power of two of numbers; -ENOMEM leaves it as it was. */
-MUST_CHECK int session_grow(struct session *session);
-
 /*
  * Whether the entry that `seq` will overwrite is still inside the window: then the caller grows the
  * session first.
@@ -60,8 +57,10 @@ MUST_CHECK int session_grow(struct session *session);
 static inline bool session_must_grow(const struct session *session, uint64_t seq)
 {
     const struct session_entry *entry = &session->entries[seq & session->mask];
+    /* Either may be the older one: what is sent again may come behind what is newer. */
+    uint32_t distance = (uint32_t)seq - entry->seq + (SESSION_WINDOW - 1);
     return session->mask < SESSION_WINDOW - 1 && entry->address != 0 &&
-           (uint32_t)seq - entry->seq < SESSION_WINDOW;
+           distance <= 2 * (SESSION_WINDOW - 1);
 }
 
 static inline void session_remember(struct session *session, uint64_t seq, uint64_t address)
@@ -74,7 +73,8 @@ static inline void session_remember(struct session *session, uint64_t seq, uint6
 
 struct sessions {
     struct session **chains;
-    uint32_t chains_mask;
+    uint64_t chains_mask;
+    uint64_t hash_seed; /* clients choose the ids */
     uint32_t count;
     size_t bytes;
     size_t bytes_max; /* above it, sessions without links are forgotten, the longest idle first */
@@ -83,7 +83,7 @@ struct sessions {
     uint64_t forgotten;
 };
 
-MUST_CHECK int sessions_init(struct sessions *sessions, size_t bytes_max);
+MUST_CHECK int sessions_init(struct sessions *sessions, size_t bytes_max, uint64_t hash_seed);
 void sessions_deinit(struct sessions *sessions);
 /*
  * The session `id` (not 0), made if it is not known, with one more link. NULL: no memory, or every
@@ -91,7 +91,13 @@ void sessions_deinit(struct sessions *sessions);
  */
 struct session *sessions_attach(struct sessions *sessions, uint64_t id);
 void sessions_detach(struct sessions *sessions, struct session *session);
-/* Grows `session` within the bound. */
-MUST_CHECK int sessions_grow(struct sessions *sessions, struct session *session);
-/* The session, or NULL. */
-struct session *sessions_find(const struct sessions *sessions, uint64_t id);
+/*
+ * The same for one request that came without a link: no link more, and it counts as used now. Good
+ * until the next call that may forget.
+ */
+struct session *sessions_use(struct sessions *sessions, uint64_t id);
+/*
+ * Grows `session` until `seq` overwrites nothing that is still inside the window. -ENOMEM: the bound
+ * is reached, or the memory; nothing is lost.
+ */
+MUST_CHECK int sessions_grow(struct sessions *sessions, struct session *session, uint64_t seq);

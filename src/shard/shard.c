@@ -50,7 +50,7 @@ int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbo
     size_t callers = options->connections_max;
     int err = segments_init(&shard->segments, options->log_bytes_max);
     if (err < 0) return err;
-    err = sessions_init(&shard->sessions, options->sessions_bytes_max);
+    err = sessions_init(&shard->sessions, options->sessions_bytes_max, options->hash_seed);
     if (err < 0) goto deinit_segments;
     err = -ENOMEM;
     shard->callers = memory_reserve(callers * sizeof *shard->callers, 0);

@@ -43,7 +43,7 @@ void world_open(struct world *world, const struct world_options *options)
     assert_int_equal(store_init(&world->store, &world->segments, &world->hlc, &store_options), 0);
     /* Before the first append: as if so many segments had come and gone. */
     world->store.log.active_seq = options->segment_seq_first;
-    assert_int_equal(sessions_init(&world->sessions, 1 << 20), 0);
+    assert_int_equal(sessions_init(&world->sessions, 1 << 20, HASH_SEED), 0);
     world->session = sessions_attach(&world->sessions, WORLD_SESSION);
     assert_non_null(world->session);
     for (unsigned i = 0; i < WORLD_SLOTS; i++) {
@@ -267,8 +267,8 @@ static void follow(struct world *world, const struct asked *asked, const struct 
 
     uint64_t address = address_of(&world->segments, changed);
     struct session *session = world->session;
-    while (session_must_grow(session, request->seq_whole))
-        assert_int_equal(sessions_grow(&world->sessions, session), 0);
+    if (session_must_grow(session, request->seq_whole))
+        assert_int_equal(sessions_grow(&world->sessions, session, request->seq_whole), 0);
     session_remember(session, request->seq_whole, address);
     world->applied[world->applied_count++ % WORLD_APPLIED] =
         (struct applied){slot, request->seq_whole, place, (uint32_t)(address >> 3)};
