@@ -421,15 +421,19 @@ void callers_flush(struct shard *shard)
 }
 
 static bool may_resume(struct shard *shard, const struct caller *caller)
+/* Counts who waits for a lane: an outbox that has room again is an event, a lane is none. */
 {
     if (!caller_has_room(caller, shard->options->outbox_bytes_max / 2)) return false;
-    return caller->waits_for == IO_NONE || crossing_may_resume(shard, caller->waits_for);
+    if (caller->waits_for == IO_NONE || crossing_may_resume(shard, caller->waits_for)) return true;
+    shard->lane_waits_count++;
+    return false;
 }
 
 void callers_unblock(struct shard *shard)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < shard->waiting_count; i++) {
+    shard->lane_waits_count = 0;
         struct caller *caller = shard->waiting[i];
         if (caller->state == CALLER_READY && !may_resume(shard, caller)) {
             shard->waiting[kept++] = caller;

@@ -31,6 +31,8 @@
 #define COMPACT_PER_APPENDED 4
 #define COMPACT_BYTES_MIN (64 * KIB)
 #define WALL_READ_NS NS_PER_S
+/* Nobody tells a shard that a lane has room again: it looks this often while it sleeps. */
+#define LANE_POLL_NS (100 * NS_PER_US)
 /* A stopping shard closes when its links have been quiet for this long. */
 #define QUIET_NS (20 * NS_PER_MS)
 
@@ -237,6 +239,7 @@ static uint64_t sleep_ns(const struct shard *shard)
 {
     uint64_t deadline = callers_deadline_ns(shard);
     if (shard->stopping) deadline = min_u64(deadline, shard->now_ns + QUIET_NS / 4);
+    if (shard->lane_waits_count > 0) deadline = min_u64(deadline, shard->now_ns + LANE_POLL_NS);
     if (deadline == TIME_NEVER) return TIME_NEVER;
     return deadline > shard->now_ns ? deadline - shard->now_ns : 0;
 }

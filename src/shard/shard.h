@@ -114,9 +114,9 @@ struct shard {
     uint32_t dirty_count;
     struct caller **waiting;
     uint32_t waiting_count;
-    uint32_t ready_count;
-    uint32_t next_shard; /* for callers that want any */
-    uint64_t work;       /* things done this turn */
+    uint32_t lane_waits_count; /* of those that wait, for a lane that is still full */
+    uint32_t next_shard;       /* for callers that want any */
+    uint64_t work;             /* things done this turn */
     uint64_t appended_bytes;
     struct crossing_peer crossing[SHARDS_MAX];
     updates_fn updates_take; /* the variant for this processor */

@@ -1,0 +1,67 @@
+/*
+ * What happens when lanes are full: nobody is forgotten, nothing is promised that cannot be kept,
+ * and no peer makes a node keep more than its bounds.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/bytes.h"
+#include "base/memory.h"
+#include "tests/support/node.h"
+
+#define VALUE_BYTES 1000
+
+static struct node node;
+
+static void open_node(uint32_t shards_count)
+{
+    struct shard_options options = node_options(shards_count);
+    node_open(&node, &options);
+    node_add_cache(&node, "demo", NULL, 0, NULL);
+}
+
+/* `count` requests of `type` for a key of `shard`, numbered from 1, of VALUE_BYTES where they may. */
+static void send_many(struct peer *peer, uint32_t shard, struct ask ask, unsigned count)
+{
+    static const char value[VALUE_BYTES];
+    char text[NODE_KEY_BYTES];
+    struct stream stream = {0};
+    ask.key = bytes_of(node_key(&node, shard, "k", text));
+    if (ask.type == FRAME_UPDATE) ask.value = (struct bytes){value, sizeof value};
+    for (ask.seq = 1; ask.seq <= count; ask.seq++) stream_ask(&stream, &ask);
+    peer_send_stream(peer, &stream);
+}
+
+static void a_shard_looks_for_room_in_a_lane_by_itself(void **state)
+{
+    (void)state;
+    enum { COUNT = 400 };
+    open_node(2);
+    struct peer peer = peer_greeted(&node, 0, 0, 1);
+    struct ask ask = ask_update(0, "", "");
+    ask.want = WANT_ACK;
+    send_many(&peer, 1, ask, COUNT);
+    for (int i = 0; i < 4; i++) node_turn_one(&node, 0);
+    assert_true(node.shards[0]->counters.crossed_out < COUNT);
+    assert_true(fake_io_is_paused(node.ios[0], peer.conn));
+    /* Nothing wakes it now: the other shard has no mail for it. A wait for ever would abort. */
+    fake_io_on_wait(node.ios[0], NULL, NULL);
+    for (int i = 0; i < 4; i++) node_turn_one(&node, 0);
+    for (int i = 0; i < 100 && node.shards[1]->counters.crossed_in < COUNT; i++) node_turn(&node);
+    assert_int_equal(node.shards[1]->counters.crossed_in, COUNT);
+    peer_free(&peer);
+    node_close(&node);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_shard_looks_for_room_in_a_lane_by_itself),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
