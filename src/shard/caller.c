@@ -15,6 +15,7 @@
 #define CLOSING_NS_MAX (2 * NS_PER_S)
 /* What may come before a link is greeted: a HELLO and a few OPENs. */
 #define GREETING_BYTES_MAX 4096
+_Static_assert(GREETING_BYTES_MAX <= CROSSING_INLINE_BYTES_MAX, "it fits into one mail");
 
 /* ------------------------------------------------------------------------ the table of callers */
 
@@ -222,10 +223,10 @@ static void welcome(struct caller *caller, const struct frame_hello *hello)
 static bool hand_over(struct caller *caller, uint32_t to, const uint8_t *data, size_t size)
 {
     struct shard *shard = caller->shard;
-    if (size > GREETING_BYTES_MAX) return false;
+    if (size > GREETING_BYTES_MAX || !crossing_may_adopt(shard, to, size)) return false;
     int fd = io_detach(shard->io, caller->link.conn);
     if (fd < 0) return false;
-    if (!crossing_try_adopt(shard, to, fd, data, size)) close(fd);
+    crossing_adopt(shard, to, fd, data, size);
     caller_free(caller);
     return true;
 }
@@ -420,8 +421,8 @@ void callers_flush(struct shard *shard)
     shard->dirty_count = 0;
 }
 
-static bool may_resume(struct shard *shard, const struct caller *caller)
 /* Counts who waits for a lane: an outbox that has room again is an event, a lane is none. */
+static bool may_resume(struct shard *shard, const struct caller *caller)
 {
     if (!caller_has_room(caller, shard->options->outbox_bytes_max / 2)) return false;
     if (caller->waits_for == IO_NONE || crossing_may_resume(shard, caller->waits_for)) return true;
@@ -432,8 +433,8 @@ static bool may_resume(struct shard *shard, const struct caller *caller)
 void callers_unblock(struct shard *shard)
 {
     uint32_t kept = 0;
-    for (uint32_t i = 0; i < shard->waiting_count; i++) {
     shard->lane_waits_count = 0;
+    for (uint32_t i = 0; i < shard->waiting_count; i++) {
         struct caller *caller = shard->waiting[i];
         if (caller->state == CALLER_READY && !may_resume(shard, caller)) {
             shard->waiting[kept++] = caller;

@@ -295,17 +295,26 @@ static void take_reply(struct shard *shard, uint32_t from, const struct mail *ma
     memory_put(block);
 }
 
-bool crossing_try_adopt(struct shard *shard, uint32_t to, int fd, const uint8_t *data, size_t size)
+static size_t adopt_mail_bytes(size_t size)
 {
-    size_t bytes = sizeof(struct mail_adopt) + round_up_8(size);
-    if (bytes > LANE_MAIL_BYTES_MAX(shard->options->lane_bytes)) return false;
-    struct mail *mail = mailbox_try_push(shard->mailbox, to, bytes, MAIL_ADOPT);
-    if (mail == NULL) return false;
+    ASSERT(size <= CROSSING_INLINE_BYTES_MAX);
+    return sizeof(struct mail_adopt) + round_up_8(size);
+}
+
+/* Connections share the half of the lane that requests have: the other one is promised. */
+bool crossing_may_adopt(struct shard *shard, uint32_t to, size_t size)
+{
+    return lane_allows(shard, to, adopt_mail_bytes(size), 0);
+}
+
+void crossing_adopt(struct shard *shard, uint32_t to, int fd, const uint8_t *data, size_t size)
+{
+    struct mail *mail = mailbox_try_push(shard->mailbox, to, adopt_mail_bytes(size), MAIL_ADOPT);
+    ASSERT(mail != NULL); /* crossing_may_adopt said so */
     struct mail_adopt *adopt = (struct mail_adopt *)mail;
     adopt->fd = fd;
     adopt->bytes = (uint32_t)size;
     memcpy(adopt + 1, data, size);
-    return true;
 }
 
 static void drain_lane(struct shard *shard, uint32_t from)

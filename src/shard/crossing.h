@@ -24,6 +24,10 @@ bool crossing_may_resume(struct shard *shard, uint32_t to);
 /* Room for the reply of a request that came over a lane; NULL: no memory for a large one. */
 uint8_t *crossing_reply_room(struct request_context *context, size_t bytes);
 
-/* Hands a fresh connection to the shard that its HELLO named. False: the lane is full. */
-MUST_CHECK bool crossing_try_adopt(struct shard *shard, uint32_t to, int fd, const uint8_t *data,
-                                   size_t size);
+/*
+ * Whether the lane to `to` has room for a fresh connection and the `size` bytes that came with it,
+ * at most CROSSING_INLINE_BYTES_MAX.
+ */
+bool crossing_may_adopt(struct shard *shard, uint32_t to, size_t size);
+/* Hands it to that shard, which its HELLO named. Only after crossing_may_adopt, in the same turn. */
+void crossing_adopt(struct shard *shard, uint32_t to, int fd, const uint8_t *data, size_t size);

@@ -58,10 +58,49 @@ static void a_shard_looks_for_room_in_a_lane_by_itself(void **state)
     node_close(&node);
 }
 
+/* Replies have been promised their half of the lane before the connections come. */
+static void connections_handed_over_leave_the_room_that_replies_need(void **state)
+{
+    (void)state;
+    enum { COUNT = 30, GREETERS = 60 };
+    open_node(2);
+    struct peer asker = peer_greeted(&node, 1, 0, 1);
+    send_many(&asker, 0, ask_get(0, ""), COUNT);
+    node_turn_one(&node, 1);
+    struct peer greeters[GREETERS];
+    for (int i = 0; i < GREETERS; i++) {
+        struct stream stream = {0};
+        struct frame_hello hello = hello_any();
+        hello.shard = 1;
+        greeters[i] = peer_dial(&node, 0);
+        stream_hello(&stream, hello);
+        while (stream.bytes < 4000) stream_open(&stream, 0, "demo");
+        peer_send_stream(&greeters[i], &stream);
+    }
+    node_settle(&node);
+    for (uint32_t seq = 1; seq <= COUNT; seq++)
+        peer_expect(&asker, seq, OUTCOME_FAIL, ERROR_NOT_FOUND);
+    /* Those that found no room are greeted where they came. */
+    unsigned welcomed = 0;
+    for (int i = 0; i < GREETERS; i++) {
+        const struct frame_prefix *prefix = peer_next(&greeters[i]);
+        welcomed += prefix != NULL && prefix->type == FRAME_WELCOME;
+    }
+    assert_true(welcomed > 0);
+    assert_int_equal(node.shards[0]->counters.connections + node.shards[1]->counters.connections,
+                     GREETERS + 1);
+    assert_int_equal(welcomed, node.shards[0]->counters.connections);
+    assert_true(node.shards[1]->counters.connections > 1);
+    for (int i = 0; i < GREETERS; i++) peer_free(&greeters[i]);
+    peer_free(&asker);
+    node_close(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shard_looks_for_room_in_a_lane_by_itself),
+        cmocka_unit_test(connections_handed_over_leave_the_room_that_replies_need),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
