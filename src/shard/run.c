@@ -592,6 +592,13 @@ static int64_t run_refuse(struct caller *caller, const struct refusal *refusal)
     return -EPROTO;
 }
 
+/* There is no room for what comes next: its receiving pauses. */
+static void run_block(struct caller *caller)
+{
+    caller->link.blocked = true;
+    caller_mark_waiting(caller);
+}
+
 int64_t run_from_caller(void *context, uint8_t *data, size_t size)
 {
     struct caller *caller = context;
@@ -613,13 +620,16 @@ int64_t run_from_caller(void *context, uint8_t *data, size_t size)
         caller->must_ack |= applied > 0;
         if (caller->state != CALLER_READY) return -EPIPE;
         if (applied < run_bytes) {
-            caller->link.blocked = true;
-            caller_mark_waiting(caller);
+            run_block(caller);
             break;
         }
         if (decoded == DECODED_BROKEN) return run_refuse(caller, &refusal);
         if (decoded == DECODED_PARTIAL) break;
         if (run.count > 0 || at == size) continue;
+        if (!caller_has_room(caller, caller->shard->options->outbox_bytes_max)) {
+            run_block(caller);
+            break;
+        }
         int64_t taken = caller_control(caller, data + at, size - at);
         if (taken < 0) return taken;
         if (taken == 0) break;

@@ -96,11 +96,44 @@ static void connections_handed_over_leave_the_room_that_replies_need(void **stat
     node_close(&node);
 }
 
+static void opens_whose_answers_are_not_read_wait(void **state)
+{
+    (void)state;
+    enum { COUNT = 100000 };
+    open_node(1);
+    struct peer peer = peer_greeted(&node, 0, 0, 1);
+    struct stream stream = {0};
+    for (uint32_t seq = 0; seq < COUNT; seq++) stream_open(&stream, seq, "demo");
+    fake_io_hold_sends(node.ios[0], peer.conn, true);
+    peer_send_stream(&peer, &stream);
+    for (int i = 0; i < 100; i++) node_turn(&node);
+    assert_true(fake_io_is_paused(node.ios[0], peer.conn));
+    fake_io_hold_sends(node.ios[0], peer.conn, false);
+    uint32_t seq = 0;
+    for (int i = 0; i < 1000 && seq < COUNT; i++) {
+        const struct frame_prefix *prefix;
+        node_turn(&node);
+        size_t bytes;
+        fake_io_sent(node.ios[0], peer.conn, &bytes);
+        assert_true(bytes <= 2 * node.options.outbox_bytes_max + KIB);
+        while ((prefix = peer_next_answer(&peer)) != NULL) {
+            struct frame_opened opened;
+            memcpy(&opened, prefix, sizeof opened);
+            assert_int_equal(opened.prefix.type, FRAME_OPENED);
+            assert_int_equal(opened.seq, seq++);
+        }
+    }
+    assert_int_equal(seq, COUNT);
+    peer_free(&peer);
+    node_close(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shard_looks_for_room_in_a_lane_by_itself),
         cmocka_unit_test(connections_handed_over_leave_the_room_that_replies_need),
+        cmocka_unit_test(opens_whose_answers_are_not_read_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
