@@ -434,6 +434,7 @@ void callers_unblock(struct shard *shard)
 {
     uint32_t kept = 0;
     shard->lane_waits_count = 0;
+    if (shard->reading_ended) return;
     for (uint32_t i = 0; i < shard->waiting_count; i++) {
         struct caller *caller = shard->waiting[i];
         if (caller->state == CALLER_READY && !may_resume(shard, caller)) {
@@ -448,4 +449,22 @@ void callers_unblock(struct shard *shard)
         }
     }
     shard->waiting_count = kept;
+}
+
+void callers_end_reading(struct shard *shard)
+{
+    shard->reading_ended = true;
+    for (uint32_t i = 0; i < shard->callers_fresh; i++) {
+        const struct caller *caller = &shard->callers[i];
+        if (caller->state == CALLER_READY) io_pause(shard->io, caller->link.conn, NULL, 0);
+    }
+}
+
+bool callers_are_flushed(const struct shard *shard)
+{
+    for (uint32_t i = 0; i < shard->callers_fresh; i++) {
+        const struct caller *caller = &shard->callers[i];
+        if (caller->state != CALLER_FREE && link_out_bytes(&caller->link) > 0) return false;
+    }
+    return true;
 }

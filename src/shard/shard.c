@@ -33,8 +33,10 @@
 #define WALL_READ_NS NS_PER_S
 /* Nobody tells a shard that a lane has room again: it looks this often while it sleeps. */
 #define LANE_POLL_NS (100 * NS_PER_US)
-/* A stopping shard closes when its links have been quiet for this long. */
+/* A stopping shard ends its reading when its links have been quiet for this long. */
 #define QUIET_NS (20 * NS_PER_MS)
+/* It stops after this, whatever is left. */
+#define STOP_NS_MAX NS_PER_S
 
 int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbox *mailbox,
                struct shard **peers, uint16_t *slot_owner, const struct shard_options *options)
@@ -61,6 +63,7 @@ int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbo
     if (shard->dirty == NULL) goto release_callers;
     shard->waiting = memory_reserve(callers * sizeof(struct caller *), 0);
     if (shard->waiting == NULL) goto release_dirty;
+    store_release_u32(&shard->is_needed, 1);
     return 0;
 
 release_dirty:
@@ -122,7 +125,7 @@ static void stop(struct shard *shard)
 {
     if (shard->stopping) return;
     shard->stopping = true;
-    shard->stop_deadline_ns = shard->now_ns + NS_PER_S;
+    shard->stop_deadline_ns = shard->now_ns + STOP_NS_MAX;
     shard->quiet_since_ns = shard->now_ns;
     io_stop_listening(shard->io);
 }
@@ -204,17 +207,31 @@ static void publish_counters(struct shard *shard)
     counters->memory_bytes = segments_bytes(&shard->segments) + tables + shard->sessions.bytes;
 }
 
-/* Whether a stopping shard has answered everything that it took. */
+/* Whether any other shard may still send this one a request, or wait for its answer. */
+static bool is_needed_by_others(const struct shard *shard)
+{
+    for (uint32_t i = 0; i < shard->options->shards_count; i++)
+        if (i != shard->index && load_acquire_u32(&shard->peers[i]->is_needed) != 0) return true;
+    return false;
+}
+
+/*
+ * A stopping shard goes on until its links are quiet, or for half of its time. Then it takes no more
+ * requests, and answers what it took. Once that has gone out it needs no other shard, and may stop
+ * when none needs it; mail is looked for last, as it was sent before its sender said so.
+ */
 static bool may_stop(struct shard *shard)
 {
-    bool quiet = crossing_is_quiet(shard) && !mailbox_has_mail(shard->mailbox);
-    for (uint32_t i = 0; i < shard->callers_fresh && quiet; i++) {
-        const struct caller *caller = &shard->callers[i];
-        quiet = caller->state == CALLER_FREE || link_out_bytes(&caller->link) == 0;
-    }
+    bool quiet =
+        crossing_is_quiet(shard) && !mailbox_has_mail(shard->mailbox) && callers_are_flushed(shard);
     if (!quiet || shard->work > 0) shard->quiet_since_ns = shard->now_ns;
-    return shard->now_ns >= shard->stop_deadline_ns ||
-           shard->now_ns - shard->quiet_since_ns >= QUIET_NS;
+    bool reading_ends = shard->now_ns - shard->quiet_since_ns >= QUIET_NS ||
+                        shard->now_ns + STOP_NS_MAX / 2 >= shard->stop_deadline_ns;
+    if (reading_ends && !shard->reading_ended) callers_end_reading(shard);
+    store_release_u32(&shard->is_needed, !(quiet && shard->reading_ended));
+    bool is_over = quiet && shard->reading_ended && !is_needed_by_others(shard) &&
+                   !mailbox_has_mail(shard->mailbox);
+    return is_over || shard->now_ns >= shard->stop_deadline_ns;
 }
 
 static bool something_ready(const struct shard *shard)
@@ -292,5 +309,5 @@ void shard_run(struct shard *shard)
 {
     while (shard_turn(shard)) {
     }
-    shard->stopped = true;
+    store_release_u32(&shard->is_needed, 0);
 }

@@ -86,7 +86,7 @@ enum shard_command { COMMAND_NONE, COMMAND_OPEN_CACHE, COMMAND_STOP };
 struct shard {
     uint32_t index;
     bool stopping;
-    bool stopped;
+    bool reading_ended; /* it stops, and takes no more from its callers */
     struct io *io;
     struct mailbox *mailbox;
     struct shard **peers; /* by index; read only what is declared shared */
@@ -124,6 +124,7 @@ struct shard {
 
     /* Shared: written by this shard, read by others. */
     struct shard_counters counters __attribute__((aligned(CACHE_PAIR)));
+    uint32_t is_needed; /* it may have requests for other shards, or answers to come */
     /* Shared: the control thread writes, this shard takes. */
     uint32_t command __attribute__((aligned(CACHE_PAIR))); /* enum shard_command */
     uint32_t command_done;
@@ -155,6 +156,10 @@ void caller_mark_waiting(struct caller *caller);
 /* End of the turn: acknowledges, flushes; then lets waiting callers go on. */
 void callers_flush(struct shard *shard);
 void callers_unblock(struct shard *shard);
+/* Takes nothing more from callers that are ready, for good. */
+void callers_end_reading(struct shard *shard);
+/* Whether everything that was written to callers has gone out. */
+bool callers_are_flushed(const struct shard *shard);
 void callers_expire(struct shard *shard);
 uint64_t callers_deadline_ns(const struct shard *shard);
 struct caller *caller_of(struct shard *shard, uint32_t index, uint32_t generation);

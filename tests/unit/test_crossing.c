@@ -1,6 +1,6 @@
 /*
  * What happens when lanes are full: nobody is forgotten, nothing is promised that cannot be kept,
- * and no peer makes a node keep more than its bounds.
+ * no peer makes a node keep more than its bounds, and a stopping node answers what it took.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
-#include "base/memory.h"
+#include "base/clock.h"
 #include "tests/support/node.h"
 
 #define VALUE_BYTES 1000
@@ -128,12 +128,53 @@ static void opens_whose_answers_are_not_read_wait(void **state)
     node_close(&node);
 }
 
+/* Stops a shard that has been quiet for long, and has all the time it needs. */
+static void stop_quietly(uint32_t shard)
+{
+    node_stop(&node, shard);
+    assert_true(node_turn_one(&node, shard));
+    node.shards[shard]->quiet_since_ns = 0;
+    node.shards[shard]->stop_deadline_ns = TIME_NEVER;
+}
+
+static void a_shard_stops_when_no_other_one_needs_it(void **state)
+{
+    (void)state;
+    char text[NODE_KEY_BYTES];
+    open_node(2);
+    struct peer peer = peer_greeted(&node, 0, 0, 1);
+    struct peer late = peer_greeted(&node, 1, 0, 1);
+    const char *key = node_key(&node, 1, "k", text);
+    stop_quietly(1);
+    assert_true(node_turn_one(&node, 1));
+    /* It takes no more from its own callers, and answers those of the other shard. */
+    assert_true(fake_io_is_paused(node.ios[1], late.conn));
+    assert_false(fake_io_is_paused(node.ios[0], peer.conn));
+    peer_ask(&peer, ask_update(1, key, "one"));
+    for (int i = 0; i < 3; i++) {
+        assert_true(node_turn_one(&node, 0));
+        assert_true(node_turn_one(&node, 1));
+    }
+    peer_expect_offset(&peer, 1, 1);
+    peer_ask(&peer, ask_update(2, key, "two"));
+    assert_true(node_turn_one(&node, 0));
+    stop_quietly(0);
+    node_turn(&node);
+    while (node_turn_one(&node, 0)) node_turn_one(&node, 1);
+    assert_false(node_turn_one(&node, 1));
+    peer_expect_offset(&peer, 2, 2);
+    peer_free(&late);
+    peer_free(&peer);
+    node_close(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shard_looks_for_room_in_a_lane_by_itself),
         cmocka_unit_test(connections_handed_over_leave_the_room_that_replies_need),
         cmocka_unit_test(opens_whose_answers_are_not_read_wait),
+        cmocka_unit_test(a_shard_stops_when_no_other_one_needs_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
