@@ -31,24 +31,40 @@ static struct caller *caller_take(struct shard *shard)
     return caller;
 }
 
-static void timed_link(struct caller *caller, uint64_t deadline_ns)
+/* Greeting and closing callers have a deadline; the others are in no queue. */
+static struct caller_queue *queue_of(const struct caller *caller)
 {
     struct shard *shard = caller->shard;
-    caller->deadline_ns = deadline_ns;
-    caller->previous = NULL;
-    caller->next = shard->timed;
-    if (caller->next != NULL) caller->next->previous = caller;
-    shard->timed = caller;
+    if (caller->state == CALLER_GREETING) return &shard->greeting;
+    return caller->state == CALLER_CLOSING ? &shard->closing : NULL;
 }
 
-static void timed_unlink(struct caller *caller)
+static void queue_push(struct caller *caller, uint64_t deadline_ns)
 {
-    struct shard *shard = caller->shard;
+    struct caller_queue *queue = queue_of(caller);
+    caller->deadline_ns = deadline_ns;
+    caller->next = NULL;
+    caller->previous = queue->last;
+    if (queue->last != NULL)
+        queue->last->next = caller;
+    else
+        queue->first = caller;
+    queue->last = caller;
+}
+
+/* Before the state changes. */
+static void queue_remove(struct caller *caller)
+{
+    struct caller_queue *queue = queue_of(caller);
+    if (queue == NULL) return;
     if (caller->previous != NULL)
         caller->previous->next = caller->next;
     else
-        shard->timed = caller->next;
-    if (caller->next != NULL) caller->next->previous = caller->previous;
+        queue->first = caller->next;
+    if (caller->next != NULL)
+        caller->next->previous = caller->previous;
+    else
+        queue->last = caller->previous;
     caller->next = NULL;
     caller->previous = NULL;
 }
@@ -67,7 +83,7 @@ static struct caller *caller_open(struct shard *shard, uint32_t conn)
                               .waiting = caller->waiting,
                               .shard = shard};
     link_init(&caller->link, shard->io, conn, GREETING_BYTES_MAX);
-    timed_link(caller, shard->now_ns + shard->options->greeting_ns_max);
+    queue_push(caller, shard->now_ns + shard->options->greeting_ns_max);
     io_set_context(shard->io, conn, caller);
     count(&shard->counters.connections, 1);
     return caller;
@@ -77,7 +93,7 @@ static struct caller *caller_open(struct shard *shard, uint32_t conn)
 static void caller_free(struct caller *caller)
 {
     struct shard *shard = caller->shard;
-    if (caller->state == CALLER_GREETING || caller->state == CALLER_CLOSING) timed_unlink(caller);
+    queue_remove(caller);
     if (caller->session != NULL) sessions_detach(&shard->sessions, caller->session);
     link_deinit(&caller->link);
     caller->session = NULL;
@@ -114,7 +130,7 @@ void caller_mark_waiting(struct caller *caller)
 static void caller_close(struct caller *caller)
 {
     if (caller->state == CALLER_CLOSED || caller->state == CALLER_FREE) return;
-    if (caller->state == CALLER_GREETING || caller->state == CALLER_CLOSING) timed_unlink(caller);
+    queue_remove(caller);
     caller->state = CALLER_CLOSED;
     io_close(caller->link.io, caller->link.conn);
 }
@@ -123,41 +139,37 @@ void caller_refuse(struct caller *caller, const struct refusal *refusal)
 {
     struct shard *shard = caller->shard;
     if (caller->state != CALLER_GREETING && caller->state != CALLER_READY) return;
-    if (caller->state == CALLER_GREETING) timed_unlink(caller);
+    queue_remove(caller);
     count(&shard->counters.refused, 1);
     trace_line(shard->options->trace, TRACE_WARN, "link refused: %s (got %llu, limit %llu)",
                refusal->text, (unsigned long long)refusal->got, (unsigned long long)refusal->limit);
     caller->state = CALLER_CLOSING;
-    timed_link(caller, shard->now_ns + CLOSING_NS_MAX);
+    queue_push(caller, shard->now_ns + CLOSING_NS_MAX);
     io_pause(shard->io, caller->link.conn, NULL, 0);
     uint8_t *to = link_reserve(&caller->link, REFUSE_BYTES_MAX);
     if (to != NULL) link_commit(&caller->link, refuse_encode(refusal, to));
     caller_mark_dirty(caller);
 }
 
+static bool is_over(const struct caller *caller)
+{
+    return caller != NULL && caller->shard->now_ns >= caller->deadline_ns;
+}
+
 void callers_expire(struct shard *shard)
 {
-    struct caller *caller = shard->timed;
-    while (caller != NULL) {
-        struct caller *next = caller->next;
-        if (shard->now_ns >= caller->deadline_ns) {
-            struct refusal refusal = {ERROR_TIMEOUT, 0, shard->options->greeting_ns_max / NS_PER_MS,
-                                      "no HELLO within the time allowed (milliseconds)"};
-            if (caller->state == CALLER_GREETING)
-                caller_refuse(caller, &refusal);
-            else
-                caller_close(caller);
-        }
-        caller = next;
-    }
+    const struct refusal refusal = {ERROR_TIMEOUT, 0, shard->options->greeting_ns_max / NS_PER_MS,
+                                    "no HELLO within the time allowed (milliseconds)"};
+    while (is_over(shard->greeting.first)) caller_refuse(shard->greeting.first, &refusal);
+    while (is_over(shard->closing.first)) caller_close(shard->closing.first);
 }
 
 uint64_t callers_deadline_ns(const struct shard *shard)
 {
-    uint64_t deadline = TIME_NEVER;
-    for (const struct caller *caller = shard->timed; caller != NULL; caller = caller->next)
-        deadline = min_u64(deadline, caller->deadline_ns);
-    return deadline;
+    const struct caller *greeting = shard->greeting.first;
+    const struct caller *closing = shard->closing.first;
+    uint64_t deadline = greeting != NULL ? greeting->deadline_ns : TIME_NEVER;
+    return closing != NULL ? min_u64(deadline, closing->deadline_ns) : deadline;
 }
 
 /* --------------------------------------------------------------------------- greeting */
@@ -209,7 +221,7 @@ static void welcome(struct caller *caller, const struct frame_hello *hello)
         return;
     }
     link_commit(&caller->link, welcome_encode(&frame, first_slots, to));
-    timed_unlink(caller);
+    queue_remove(caller);
     caller->state = CALLER_READY;
     caller->link.frame_bytes_max = (uint32_t)options->frame_bytes_max;
     caller_mark_dirty(caller);

@@ -38,8 +38,14 @@ struct caller {
     uint32_t waits_for;      /* shard whose lane was full, or IO_NONE: its own outbox was */
     uint64_t reserved_bytes; /* outbox room promised to requests that crossed a lane */
     uint64_t deadline_ns;    /* of greeting or closing */
-    struct caller *next;     /* free list, or greeting and closing callers */
+    struct caller *next;     /* free list, or the queue of its state */
     struct caller *previous;
+};
+
+/* Callers that have the same time for what they do, so that the first one's is over first. */
+struct caller_queue {
+    struct caller *first;
+    struct caller *last;
 };
 
 /* The 64-bit number that is nearest to the highest one seen and has this low half. */

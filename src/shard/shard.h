@@ -109,7 +109,8 @@ struct shard {
     struct caller *callers; /* options->connections_max, reserved */
     uint32_t callers_fresh;
     struct caller *callers_free;
-    struct caller *timed; /* greeting and closing ones */
+    struct caller_queue greeting; /* by their deadlines */
+    struct caller_queue closing;
     struct caller **dirty;
     uint32_t dirty_count;
     struct caller **waiting;

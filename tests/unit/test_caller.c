@@ -1,0 +1,100 @@
+/*
+ * Callers that take their time: each has a deadline for its HELLO, and for taking its refusal.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "tests/support/node.h"
+
+#define PEERS_COUNT 5
+
+static struct node node;
+static struct peer peers[PEERS_COUNT];
+
+static void open_node(void)
+{
+    struct shard_options options = node_options(1);
+    node_open(&node, &options);
+    for (int i = 0; i < PEERS_COUNT; i++) peers[i] = peer_dial(&node, 0);
+    node_settle(&node);
+}
+
+static void close_node(void)
+{
+    for (int i = 0; i < PEERS_COUNT; i++) peer_free(&peers[i]);
+    node_close(&node);
+}
+
+/* The time of the first one in the queue is over, and what follows from it is done. */
+static void expire(const struct caller_queue *queue)
+{
+    queue->first->deadline_ns = 0;
+    for (int i = 0; i < 4; i++) node_turn(&node);
+}
+
+static void say_hello(struct peer *peer)
+{
+    struct stream stream = {0};
+    stream_hello(&stream, hello_any());
+    peer_send_stream(peer, &stream);
+}
+
+static void who_does_not_greet_in_time_is_refused(void **state)
+{
+    (void)state;
+    open_node();
+    struct shard *shard = node.shards[0];
+    /* The first, one between and the last leave the queue. */
+    say_hello(&peers[0]);
+    peer_hang_up(&peers[2]);
+    say_hello(&peers[4]);
+    node_settle(&node);
+    expire(&shard->greeting);
+    peer_expect_refuse(&peers[1], ERROR_TIMEOUT, 0, shard->options->greeting_ns_max / 1000000,
+                       "no HELLO");
+    assert_true(peer_is_up(&peers[3]));
+    expire(&shard->greeting);
+    assert_false(peer_is_up(&peers[3]));
+    assert_null(shard->greeting.first);
+    assert_null(shard->greeting.last);
+    assert_true(peer_is_up(&peers[0]));
+    assert_true(peer_is_up(&peers[4]));
+    assert_int_equal(shard->counters.connections, 2);
+    close_node();
+}
+
+static void who_does_not_take_a_refusal_is_closed(void **state)
+{
+    (void)state;
+    open_node();
+    struct shard *shard = node.shards[0];
+    for (int i = 0; i < PEERS_COUNT; i++) {
+        fake_io_hold_sends(node.ios[0], peers[i].conn, true);
+        peer_send(&peers[i], "no hello at all!", 16);
+    }
+    node_settle(&node);
+    assert_null(shard->greeting.first);
+    assert_int_equal(shard->counters.refused, PEERS_COUNT);
+    peer_hang_up(&peers[1]);
+    node_settle(&node);
+    assert_int_equal(shard->counters.connections, PEERS_COUNT - 1);
+    expire(&shard->closing);
+    assert_int_equal(shard->counters.connections, PEERS_COUNT - 2);
+    while (shard->closing.first != NULL) expire(&shard->closing);
+    assert_null(shard->closing.last);
+    assert_int_equal(shard->counters.connections, 0);
+    close_node();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_does_not_greet_in_time_is_refused),
+        cmocka_unit_test(who_does_not_take_a_refusal_is_closed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
