@@ -288,6 +288,9 @@ static void take_reply(struct shard *shard, uint32_t from, const struct mail *ma
         if (LIKELY(to != NULL)) {
             memcpy(to, data, bytes);
             link_commit(&caller->link, bytes);
+        } else {
+            const struct refusal refusal = {ERROR_NO_MEMORY, bytes, 0, "no memory for a reply"};
+            caller_refuse(caller, &refusal);
         }
         caller->reserved_bytes -= (uint64_t)mail->small * PROMISE_UNIT;
         caller_mark_dirty(caller);

@@ -210,10 +210,22 @@ static ALWAYS_INLINE void reply_done(struct request_context *context, size_t byt
     count(&context->shard->counters.replies, 1);
 }
 
-static NO_INLINE void reply_lost(struct request_context *context)
+/* The link cannot go on without this reply. Over a lane there is always room for a short one. */
+static COLD void reply_lost(struct request_context *context)
 {
     struct refusal refusal = {ERROR_NO_MEMORY, 0, 0, "no memory for a reply"};
-    if (context->caller != NULL) caller_refuse(context->caller, &refusal);
+    if (context->caller != NULL) {
+        caller_refuse(context->caller, &refusal);
+        return;
+    }
+    struct frame_reply reply = {.length = sizeof reply,
+                                .type = FRAME_REPLY,
+                                .code = reply_code(OUTCOME_UNKNOWN, ERROR_NO_MEMORY),
+                                .seq = context->request->link_seq};
+    uint8_t *to = crossing_reply_room(context, sizeof reply);
+    ASSERT(to != NULL);
+    memcpy(to, &reply, sizeof reply);
+    reply_done(context, sizeof reply);
 }
 
 /* The 16-byte reply of an update or a removal: by far the most frequent one. */

@@ -12,6 +12,8 @@
 
 #include "base/bytes.h"
 #include "base/clock.h"
+#include "base/memory.h"
+#include "shard/crossing.h"
 #include "tests/support/node.h"
 
 #define VALUE_BYTES 1000
@@ -96,6 +98,49 @@ static void connections_handed_over_leave_the_room_that_replies_need(void **stat
     node_close(&node);
 }
 
+/* Whatever allocation fails: the caller hears something, and what he hears is no rubbish. */
+static void a_large_value_that_finds_no_memory_is_an_answer(void **state)
+{
+    (void)state;
+    enum { COUNTDOWN_MAX = 10 };
+    static char large[3 * CROSSING_INLINE_BYTES_MAX];
+    char text[NODE_KEY_BYTES];
+    unsigned failures = 0;
+    memset(large, 'x', sizeof large - 1);
+    open_node(2);
+    const char *key = node_key(&node, 1, "k", text);
+    for (uint64_t countdown = 0; countdown < COUNTDOWN_MAX; countdown++) {
+        struct peer peer = peer_greeted(&node, 0, 0, 1);
+        peer_ask(&peer, ask_update(1, key, large));
+        node_settle(&node);
+        peer_expect(&peer, 1, OUTCOME_OK, ERROR_NONE);
+        memory_fail_after(countdown);
+        peer_ask(&peer, ask_get(2, key));
+        node_settle(&node);
+        memory_fail_after(0);
+        node_settle(&node);
+        const struct frame_prefix *prefix = peer_next_answer(&peer);
+        assert_non_null(prefix);
+        struct frame_reply reply;
+        memcpy(&reply, prefix, sizeof reply);
+        bool is_refused = reply.type == FRAME_REFUSE && reply.code == ERROR_NO_MEMORY;
+        bool is_unknown = reply.code == reply_code(OUTCOME_UNKNOWN, ERROR_NO_MEMORY);
+        if (reply.type == FRAME_REPLY && reply.code == 0)
+            assert_int_equal(peer_tail(&peer, sizeof reply).size, sizeof large - 1);
+        else
+            assert_true(is_refused || is_unknown);
+        failures += is_refused || is_unknown;
+        peer_expect_silence(&peer);
+        assert_int_equal(node.shards[0]->handed_over, 0);
+        assert_int_equal(node.shards[0]->crossing[1].promised_bytes, 0);
+        peer_hang_up(&peer);
+        node_settle(&node);
+        peer_free(&peer);
+    }
+    assert_true(failures >= 2);
+    node_close(&node);
+}
+
 static void opens_whose_answers_are_not_read_wait(void **state)
 {
     (void)state;
@@ -173,6 +218,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_shard_looks_for_room_in_a_lane_by_itself),
         cmocka_unit_test(connections_handed_over_leave_the_room_that_replies_need),
+        cmocka_unit_test(a_large_value_that_finds_no_memory_is_an_answer),
         cmocka_unit_test(opens_whose_answers_are_not_read_wait),
         cmocka_unit_test(a_shard_stops_when_no_other_one_needs_it),
     };
