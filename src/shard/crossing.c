@@ -346,3 +346,24 @@ void crossing_drain(struct shard *shard)
     for (uint32_t from = 0; from < shard->options->shards_count; from++)
         if (from != shard->index) drain_lane(shard, from);
 }
+
+static void mail_discard(const struct mail *mail)
+{
+    const struct mail_block *block = NULL;
+    if (mail->kind == MAIL_REQUEST_BLOCK)
+        block = (const struct mail_block *)((const struct mail_request *)mail + 1);
+    if (mail->kind == MAIL_REPLY_BLOCK)
+        block = (const struct mail_block *)((const struct mail_reply *)mail + 1);
+    if (block != NULL) memory_put(block->data);
+    if (mail->kind == MAIL_ADOPT) close(((const struct mail_adopt *)mail)->fd);
+}
+
+void crossing_discard(struct shard *shard)
+{
+    for (uint32_t from = 0; from < shard->options->shards_count; from++) {
+        struct lane *lane = shard->mailbox->in[from];
+        if (from == shard->index) continue;
+        for (const struct mail *mail; (mail = lane_peek(lane)) != NULL; lane_pop(lane))
+            mail_discard(mail);
+    }
+}

@@ -82,6 +82,7 @@ void shard_deinit(struct shard *shard)
     size_t callers = shard->options->connections_max;
     io_destroy(shard->io);
     shard->io = NULL;
+    crossing_discard(shard);
     for (uint32_t i = 0; i < shard->callers_fresh; i++)
         if (shard->callers[i].state != CALLER_FREE) link_deinit(&shard->callers[i].link);
     for (uint32_t i = 0; i < shard->caches_count; i++) {

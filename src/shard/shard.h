@@ -137,6 +137,7 @@ struct shard {
 MUST_CHECK int shard_init(struct shard *shard, uint32_t index, struct io *io,
                           struct mailbox *mailbox, struct shard **peers, uint16_t *slot_owner,
                           const struct shard_options *options);
+/* After all shards have stopped, and before their mailboxes are gone. */
 void shard_deinit(struct shard *shard);
 
 /* One turn, waiting for something to do as the options say. False: the shard has stopped. */
@@ -176,6 +177,8 @@ int64_t run_from_caller(void *caller, uint8_t *data, size_t size);
 MUST_CHECK int64_t caller_control(struct caller *caller, const uint8_t *data, size_t size);
 /* crossing.c: takes mail from all lanes. */
 void crossing_drain(struct shard *shard);
+/* Lets go of what is in the lanes of a shard that has stopped. */
+void crossing_discard(struct shard *shard);
 /* Whether requests of this shard's callers are still on other shards. */
 bool crossing_is_quiet(const struct shard *shard);
 /* Enough for SHARDS_MAX shards and CACHES_MAX names. */

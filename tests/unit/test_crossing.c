@@ -213,6 +213,35 @@ static void a_shard_stops_when_no_other_one_needs_it(void **state)
     node_close(&node);
 }
 
+/* The memory checker sees what is not. */
+static void what_is_left_in_a_lane_is_let_go(void **state)
+{
+    (void)state;
+    static char large[2 * CROSSING_INLINE_BYTES_MAX];
+    char text[NODE_KEY_BYTES];
+    memset(large, 'x', sizeof large - 1);
+    open_node(2);
+    const char *key = node_key(&node, 1, "k", text);
+    struct peer peer = peer_greeted(&node, 0, 0, 1);
+    peer_ask(&peer, ask_update(1, key, large));
+    node_settle(&node);
+    peer_ask(&peer, ask_get(2, key));
+    node_turn(&node);
+    assert_true(mailbox_has_mail(&node.mailboxes[0])); /* the value */
+    peer_ask(&peer, ask_update(3, key, large));
+    struct peer greeter = peer_dial(&node, 0);
+    struct stream stream = {0};
+    struct frame_hello hello = hello_any();
+    hello.shard = 1;
+    stream_hello(&stream, hello);
+    peer_send_stream(&greeter, &stream);
+    for (int i = 0; i < 3; i++) node_turn_one(&node, 0);
+    assert_true(mailbox_has_mail(&node.mailboxes[1])); /* the update and the connection */
+    peer_free(&greeter);
+    peer_free(&peer);
+    node_close(&node);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -221,6 +250,7 @@ int main(void)
         cmocka_unit_test(a_large_value_that_finds_no_memory_is_an_answer),
         cmocka_unit_test(opens_whose_answers_are_not_read_wait),
         cmocka_unit_test(a_shard_stops_when_no_other_one_needs_it),
+        cmocka_unit_test(what_is_left_in_a_lane_is_let_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
