@@ -23,6 +23,10 @@
 /* Below so many free slots multishot gives way: it can bring a whole queue at once. */
 #define FREE_MIN_MULTISHOT BACKLOG
 #define PAUSE_NS (100 * NS_PER_MS)
+/* A silent peer is asked after this, and then a few times more. */
+#define KEEPALIVE_IDLE_S 30
+#define KEEPALIVE_INTERVAL_S 10
+#define KEEPALIVE_PROBES 3
 
 int socket_address(int fd, struct address *address)
 {
@@ -31,21 +35,35 @@ int socket_address(int fd, struct address *address)
     return getsockname(fd, &address->any, &bytes) == 0 ? 0 : -errno;
 }
 
+int socket_configure(int fd)
+{
+    const int on = 1;
+    const int idle_s = KEEPALIVE_IDLE_S;
+    const int interval_s = KEEPALIVE_INTERVAL_S;
+    const int probes = KEEPALIVE_PROBES;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ||
+        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) < 0 ||
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) < 0 ||
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s) < 0 ||
+        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes) < 0)
+        return -errno;
+    return 0;
+}
+
 static int socket_listen(struct uring *uring, const struct address *address)
 {
     const int on = 1;
     if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
     int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    /* Accepted sockets inherit TCP_NODELAY. */
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ||
-        bind(fd, &address->any, address_bytes(address)) < 0 || listen(fd, BACKLOG) < 0) {
-        int err = -errno;
-        close(fd);
-        return err;
-    }
-    return fd;
+    int err = socket_configure(fd);
+    if (err == 0 &&
+        (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
+         bind(fd, &address->any, address_bytes(address)) < 0 || listen(fd, BACKLOG) < 0))
+        err = -errno;
+    if (err == 0) return fd;
+    close(fd);
+    return err;
 }
 
 int listener_listen(struct uring *uring, const struct address *address, void *context)

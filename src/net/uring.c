@@ -200,13 +200,12 @@ static void uring_stop_listening(struct io *io)
 static int64_t uring_connect(struct io *io, const struct address *address, void *context)
 {
     struct uring *uring = uring_of(io);
-    const int on = 1;
     if (connections_free_count(uring) == 0) return -ENOSPC;
     if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
     int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0) {
-        int err = -errno;
+    int err = socket_configure(fd);
+    if (err < 0) {
         close(fd);
         return err;
     }

@@ -285,3 +285,8 @@ void udp_close(struct uring *uring);
 
 /* The address that a socket is bound to. */
 int socket_address(int fd, struct address *address);
+/*
+ * What TCP sockets of ours have in common, and what those that a listener accepts inherit: no delay,
+ * and an end for a connection whose peer has vanished without a word.
+ */
+MUST_CHECK int socket_configure(int fd);

@@ -5,6 +5,7 @@
 #include "net/uring.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -621,6 +622,35 @@ static void a_detached_connection_goes_on_in_another_io(void **state)
     world_close(third);
 }
 
+static int option_of(int fd, int level, int name)
+{
+    int value = 0;
+    socklen_t bytes = sizeof value;
+    assert_int_equal(getsockopt(fd, level, name, &value, &bytes), 0);
+    return value;
+}
+
+/* Its slot would be taken for ever: nothing else tells of a peer that lost its power. */
+static void a_peer_that_vanishes_is_noticed(void **state)
+{
+    (void)state;
+    struct world *world = world_open();
+    world->server.manner = MANNER_IGNORE;
+    struct talk *talk = connect_one(world);
+    send_bytes(&world->client, talk, (const uint8_t *)"hello", 5);
+    TURN_UNTIL(world, world->server.talks[0].bytes_count == 5);
+    int fd = io_detach(world->server.io, world->server.talks[0].conn);
+    assert_true(fd >= 0);
+    assert_int_equal(option_of(fd, SOL_SOCKET, SO_KEEPALIVE), 1);
+    int silence_s =
+        option_of(fd, IPPROTO_TCP, TCP_KEEPIDLE) +
+        option_of(fd, IPPROTO_TCP, TCP_KEEPINTVL) * option_of(fd, IPPROTO_TCP, TCP_KEEPCNT);
+    assert_true(silence_s <= 120);
+    assert_int_equal(option_of(fd, IPPROTO_TCP, TCP_NODELAY), 1);
+    close(fd);
+    world_close(world);
+}
+
 static void only_a_quiet_connection_can_be_detached(void **state)
 {
     (void)state;
@@ -1128,6 +1158,7 @@ int main(void)
         cmocka_unit_test(no_memory_to_hold_bytes_closes_the_connection),
         cmocka_unit_test(an_accepted_connection_delivers_once_and_pauses),
         cmocka_unit_test(a_detached_connection_goes_on_in_another_io),
+        cmocka_unit_test(a_peer_that_vanishes_is_noticed),
         cmocka_unit_test(only_a_quiet_connection_can_be_detached),
         cmocka_unit_test(the_peers_close_is_told_after_the_last_byte),
         cmocka_unit_test(a_close_ends_a_send_in_flight),
