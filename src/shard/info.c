@@ -23,6 +23,15 @@ static PRINTF_LIKE(2, 3) void put(struct text *text, const char *format, ...)
     text->at += min_u64((uint64_t)bytes, (uint64_t)(text->end - text->at - 1));
 }
 
+/* Names have no control characters (engine/handler.c), and UTF-8 stands for itself. */
+static void put_string(struct text *text, const char *string)
+{
+    put(text, "\"");
+    for (; *string != 0; string++)
+        put(text, *string == '"' || *string == '\\' ? "\\%c" : "%c", *string);
+    put(text, "\"");
+}
+
 static uint64_t cpu_ns(const struct shard *shard)
 {
     struct timespec used = {0};
@@ -70,8 +79,10 @@ size_t info_write(const struct shard *shard, char *buffer, size_t bytes)
     put(&text, "{\"node\":\"%016llx\",\"shards_count\":%u,\"view\":%llu,\"caches\":[",
         (unsigned long long)options->node, options->shards_count,
         (unsigned long long)options->view);
-    for (uint32_t i = 0; i < shard->caches_count; i++)
-        put(&text, "%s\"%s\"", i > 0 ? "," : "", shard->caches[i]->definition->name);
+    for (uint32_t i = 0; i < shard->caches_count; i++) {
+        if (i > 0) put(&text, ",");
+        put_string(&text, shard->caches[i]->definition->name);
+    }
     put(&text, "],\"shards\":[");
     for (uint32_t i = 0; i < options->shards_count; i++) {
         if (i > 0) put(&text, ",");

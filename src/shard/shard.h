@@ -182,7 +182,7 @@ void crossing_discard(struct shard *shard);
 /* Whether requests of this shard's callers are still on other shards. */
 bool crossing_is_quiet(const struct shard *shard);
 /* Enough for SHARDS_MAX shards and CACHES_MAX names. */
-#define INFO_BYTES_MAX (128 * KIB)
+#define INFO_BYTES_MAX (192 * KIB)
 /* info.c: writes the node's facts and counters as JSON; returns the bytes. */
 size_t info_write(const struct shard *shard, char *buffer, size_t bytes);
 

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -19,6 +20,7 @@ static void open_node(void)
 {
     struct shard_options options = node_options(1);
     node_open(&node, &options);
+    node_add_cache(&node, "demo", NULL, 0, NULL);
     for (int i = 0; i < PEERS_COUNT; i++) peers[i] = peer_dial(&node, 0);
     node_settle(&node);
 }
@@ -90,11 +92,33 @@ static void who_does_not_take_a_refusal_is_closed(void **state)
     close_node();
 }
 
+static struct ask ask_info(uint32_t seq)
+{
+    return (struct ask){.type = FRAME_INFO, .want = WANT_REPLY, .slot = FRAME_SLOT_ANY, .seq = seq};
+}
+
+static void info_quotes_the_names_of_caches(void **state)
+{
+    (void)state;
+    open_node();
+    node_add_cache(&node, "a\"b\\c", NULL, 0, NULL);
+    struct peer peer = peer_greeted(&node, 0, 0, 1);
+    peer_ask(&peer, ask_info(1));
+    node_settle(&node);
+    peer_expect(&peer, 1, OUTCOME_OK, ERROR_NONE);
+    struct bytes text = peer_tail(&peer, sizeof(struct frame_reply));
+    const char wanted[] = "\"caches\":[\"demo\",\"a\\\"b\\\\c\"]";
+    assert_non_null(memmem(text.data, text.size, wanted, strlen(wanted)));
+    peer_free(&peer);
+    close_node();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_does_not_greet_in_time_is_refused),
         cmocka_unit_test(who_does_not_take_a_refusal_is_closed),
+        cmocka_unit_test(info_quotes_the_names_of_caches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
