@@ -420,6 +420,10 @@ static void apply_get(struct request_context *context)
 static void apply_info(struct request_context *context)
 {
     char text[INFO_BYTES_MAX];
+    if (context->request->want < WANT_REPLY) {
+        context->replied = true;
+        return;
+    }
     size_t bytes = info_write(context->shard, text, sizeof text);
     reply_value(context, reply_code(OUTCOME_OK, ERROR_NONE), 0, VALUE_JSON, text, bytes);
 }
@@ -552,6 +556,7 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
         else if (is_keyed(request))
             store_prefetch(&request->cache->store, &request->store);
         run->count++;
+        if (UNLIKELY(request->frame_type == FRAME_INFO)) break;
     }
     for (unsigned i = 0; i < run->count; i++) {
         struct request *request = &run->requests[i];
@@ -604,7 +609,13 @@ static int64_t run_refuse(struct caller *caller, const struct refusal *refusal)
     return -EPROTO;
 }
 
-/* There is no room for what comes next: its receiving pauses. */
+/* INFO costs as much as a thousand other requests: a caller has one of them a turn. */
+static bool is_costly(const struct run *run)
+{
+    return run->count > 0 && run->requests[run->count - 1].frame_type == FRAME_INFO;
+}
+
+/* What comes next must wait, for room or for the next turn: its receiving pauses. */
 static void run_block(struct caller *caller)
 {
     caller->link.blocked = true;
@@ -631,7 +642,7 @@ int64_t run_from_caller(void *context, uint8_t *data, size_t size)
         at += applied;
         caller->must_ack |= applied > 0;
         if (caller->state != CALLER_READY) return -EPIPE;
-        if (applied < run_bytes) {
+        if (applied < run_bytes || (UNLIKELY(is_costly(&run)) && at < size)) {
             run_block(caller);
             break;
         }

@@ -1,5 +1,6 @@
 /*
- * Callers that take their time: each has a deadline for its HELLO, and for taking its refusal.
+ * Callers that take their time: each has a deadline for its HELLO, and for taking its refusal. And
+ * those that take the time of others.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -97,6 +98,37 @@ static struct ask ask_info(uint32_t seq)
     return (struct ask){.type = FRAME_INFO, .want = WANT_REPLY, .slot = FRAME_SLOT_ANY, .seq = seq};
 }
 
+static void a_caller_has_one_info_a_turn(void **state)
+{
+    (void)state;
+    enum { COUNT = 20 };
+    open_node();
+    struct peer peer = peer_greeted(&node, 0, 0, 1);
+    struct stream stream = {0};
+    struct ask ask = ask_get(COUNT + 1, "k");
+    for (uint32_t seq = 1; seq <= COUNT; seq++) {
+        struct ask info = ask_info(seq);
+        stream_ask(&stream, &info);
+    }
+    stream_ask(&stream, &ask);
+    peer_send_stream(&peer, &stream);
+    uint32_t seq = 1;
+    for (int turn = 0; turn < 4 * COUNT && seq <= COUNT; turn++) {
+        node_turn(&node);
+        const struct frame_prefix *prefix = peer_next_answer(&peer);
+        if (prefix == NULL) continue;
+        struct frame_reply reply;
+        memcpy(&reply, prefix, sizeof reply);
+        assert_int_equal(reply.seq, seq++);
+        assert_int_equal(reply.flags, VALUE_JSON);
+        assert_null(peer_next_answer(&peer));
+    }
+    node_settle(&node);
+    peer_expect_failure(&peer, COUNT + 1, ERROR_NOT_FOUND, "no such");
+    peer_free(&peer);
+    close_node();
+}
+
 static void info_quotes_the_names_of_caches(void **state)
 {
     (void)state;
@@ -118,6 +150,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_does_not_greet_in_time_is_refused),
         cmocka_unit_test(who_does_not_take_a_refusal_is_closed),
+        cmocka_unit_test(a_caller_has_one_info_a_turn),
         cmocka_unit_test(info_quotes_the_names_of_caches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
