@@ -454,9 +454,12 @@ static int cache_make(struct client *client, const char *name, struct client_cac
 {
     size_t bytes = strlen(name);
     uint32_t index = 0;
-    if (bytes == 0 || bytes > FRAME_NAME_BYTES_MAX)
-        return error_set(FERO_E_INVAL, "a cache's name has %zu bytes, but must have 1 to %d", bytes,
-                         FRAME_NAME_BYTES_MAX);
+    /* A node refuses the whole link over such a name, and so all other caches with it. */
+    if (!name_is_valid((struct bytes){name, bytes}))
+        return error_set(
+            FERO_E_INVAL,
+            "a cache's name has %zu bytes, but must have 1 to %d, UTF-8 without control characters",
+            bytes, FRAME_NAME_BYTES_MAX);
     while (index < CLIENT_CACHES_MAX && client->caches[index] != &client->nobody) index++;
     if (index == CLIENT_CACHES_MAX)
         return error_set(FERO_E_NOMEM, "a client opens at most %d caches", CLIENT_CACHES_MAX);

@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "engine/error.h"
 #include "shard/run.h"
+#include "wire/hello.h"
 
 /* What a verb's context points to: the caller's function and what to call it. */
 struct handler {
@@ -68,13 +69,15 @@ static int32_t call(struct request_context *context, const void *verb)
 int fero_reply(fero_req *req, int32_t status, const fero_val *value)
 {
     struct handling *handling = (struct handling *)req;
+    if (status > 0 || status < -(int32_t)REPLY_ERROR)
+        return error_set(FERO_E_INVAL, "a reply's status is %d, but must be 0 or a FERO_E_...",
+                         status);
     uint16_t code = status == 0 ? reply_code(OUTCOME_OK, ERROR_NONE)
                                 : reply_code(OUTCOME_FAIL, (enum reply_error) - status);
     enum value_type type = VALUE_UNDEFINED;
     const void *data = NULL;
     size_t bytes = 0;
     uint8_t truth;
-    if (status > 0) return error_set(FERO_E_INVAL, "a reply's status is 0 or a FERO_E_...");
     if (value != NULL) {
         if (value->type < 0 || value->type >= VALUE_TYPES_COUNT)
             return error_set(FERO_E_TYPE, "value type %d does not exist", value->type);
@@ -151,25 +154,27 @@ static int write_verbs(struct cache_definition *definition)
     return 0;
 }
 
+/* What a link would refuse is refused here, where somebody can mend it. */
 static int check_names(const char *name, const fero_opts *opts)
 {
-    size_t length = strlen(name);
-    if (length == 0 || length > FRAME_NAME_BYTES_MAX)
-        return error_set(FERO_E_INVAL, "a cache's name has %zu bytes, but must have 1 to %d",
-                         length, FRAME_NAME_BYTES_MAX);
-    for (const char *at = name; *at != 0; at++)
-        if ((unsigned char)*at < 0x20 || *at == 0x7f)
-            return error_set(FERO_E_INVAL, "a cache's name must not have control characters");
+    if (!name_is_valid(bytes_of(name)))
+        return error_set(
+            FERO_E_INVAL,
+            "a cache's name has %zu bytes, but must have 1 to %d, UTF-8 without control characters",
+            strlen(name), FRAME_NAME_BYTES_MAX);
     if (opts == NULL) return 0;
     if (opts->verbs_count > CACHE_VERBS_MAX)
         return error_set(FERO_E_INVAL, "%zu verbs, but a cache has at most %d", opts->verbs_count,
                          CACHE_VERBS_MAX);
     for (size_t i = 0; i < opts->verbs_count; i++) {
         const fero_verb *verb = &opts->verbs[i];
-        if (verb->name == NULL || verb->fn == NULL || verb->name[0] == 0 ||
-            strlen(verb->name) > FRAME_NAME_BYTES_MAX)
-            return error_set(FERO_E_INVAL, "verb %zu needs a function and a name of 1 to %d bytes",
-                             i, FRAME_NAME_BYTES_MAX);
+        if (verb->name == NULL || verb->fn == NULL)
+            return error_set(FERO_E_INVAL, "verb %zu needs a function and a name", i);
+        if (!name_is_valid(bytes_of(verb->name)))
+            return error_set(FERO_E_INVAL,
+                             "the name of verb %zu has %zu bytes, but must have 1 to %d, UTF-8 "
+                             "without control characters",
+                             i, strlen(verb->name), FRAME_NAME_BYTES_MAX);
     }
     return 0;
 }

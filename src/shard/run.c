@@ -442,9 +442,8 @@ static bool handled(struct request_context *context, const struct cache_verb *ve
     int32_t result = verb->function(context, verb->context);
     if (result == HANDLED_NEXT && !context->replied) return false;
     if (context->replied) return true;
-    if (result < 0)
-        request_fail(context, (enum reply_error)((unsigned)-result & REPLY_ERROR),
-                     "the handler failed", 0, 0);
+    if (result < 0 && result >= -(int32_t)REPLY_ERROR)
+        request_fail(context, (enum reply_error) - result, "the handler failed", 0, 0);
     else
         request_fail(context, ERROR_NO_REPLY, "the handler declined", 0, 0);
     return true;

@@ -78,6 +78,12 @@ static bool is_name(struct refusal *refusal, const char *size_field, const char 
     return is_equal(refusal, text_field, first_bad_character(name), name.size);
 }
 
+bool name_is_valid(struct bytes name)
+{
+    struct refusal unused;
+    return is_name(&unused, "", "", name);
+}
+
 /* The frame is all there, and is of the type; its fixed part is copied to `fixed`. */
 static bool take_fixed(void *fixed, size_t fixed_bytes, enum frame_type type, const void *data,
                        size_t length, struct refusal *refusal)

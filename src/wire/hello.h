@@ -123,6 +123,9 @@ MUST_CHECK int ack_decode(struct frame_ack *ack, const void *data, size_t length
 MUST_CHECK int refuse_decode(struct frame_refuse *refuse, struct bytes *text, const void *data,
                              size_t length);
 
+/* Whether a cache or a verb may have this name: 1 to 255 bytes of UTF-8, no control characters. */
+bool name_is_valid(struct bytes name);
+
 /* Steps through the verbs of OPENED: false at the end. `verbs` shrinks; -EPROTO cannot happen. */
 bool opened_verb_next(struct bytes *verbs, uint8_t *type, struct bytes *name);
 

@@ -56,6 +56,10 @@ run "$FERO" version --json=yes
 check "a flag takes no value" fails_with 2 --json '"yes"'
 run "$FERO" get demo 28 --seeds nowhere
 check "a broken seed is named" fails_with 2 '"nowhere"'
+run "$FERO" get $'de\xffmo' 28
+check "a name that no cache has is refused" fails_with 2 name UTF-8
+run "$FERO" serve $'de\nmo' --ports 0
+check "a name with a newline is refused" fails_with 2 name control
 run "$FERO" get demo 28 --timeout 0
 check "a time-out of nothing is refused" fails_with 2 --timeout 0
 run "$FERO" set demo 28 abc --type int64
