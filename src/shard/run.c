@@ -75,6 +75,13 @@ static COLD enum decoded check_slow(struct request *request, const struct shard 
 {
     const struct shard_options *options = shard->options;
     if (request->error != 0) return DECODED_REQUEST;
+    if (header->type == FRAME_INFO) {
+        /* It has no cache and no slot, whatever the header says. */
+        request->cache = NULL;
+        if (header->key_len == 0 && value_bytes == 0) return DECODED_REQUEST;
+        return refuse(request, ERROR_INVALID, "INFO with %llu bytes of key and %llu of value",
+                      header->key_len, value_bytes);
+    }
     if (request->cache == NULL)
         return refuse(request, ERROR_NOT_FOUND, "cache number %llu is not open (%llu are)",
                       header->cache, shard->caches_count);
@@ -180,7 +187,7 @@ enum decoded request_decode(struct request *request, struct shard *shard, const 
         value_bytes <= shard->options->value_bytes_max &&
         (wanted_bytes == ANY_BYTES || (value_bytes == wanted_bytes && value_type != VALUE_BOOL)) &&
         (header.slot < SLOTS_COUNT || header.slot == FRAME_SLOT_ANY);
-    if (LIKELY(plain) || header.type == FRAME_INFO) return DECODED_REQUEST;
+    if (LIKELY(plain)) return DECODED_REQUEST;
     return check_slow(request, shard, &header, value_bytes);
 }
 

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "ring/slot.h"
 #include "tests/support/node.h"
 
 #define PEERS_COUNT 5
@@ -129,6 +130,28 @@ static void a_caller_has_one_info_a_turn(void **state)
     close_node();
 }
 
+static void an_info_has_no_key_and_no_slot(void **state)
+{
+    (void)state;
+    struct shard_options options = node_options(2);
+    node_open(&node, &options);
+    node_add_cache(&node, "demo", NULL, 0, NULL);
+    struct peer peer = peer_greeted(&node, 0, 0, 1);
+    for (uint32_t seq = 1; seq <= 4; seq++) {
+        struct ask ask = ask_info(seq);
+        ask.slot = seq % 2 == 1 ? SLOTS_COUNT : UINT16_MAX - 1;
+        if (seq > 2) ask.key = bytes_of("k");
+        peer_ask(&peer, ask);
+        node_settle(&node);
+        if (seq <= 2)
+            peer_expect(&peer, seq, OUTCOME_OK, ERROR_NONE);
+        else
+            peer_expect_failure(&peer, seq, ERROR_INVALID, "1 bytes of key");
+    }
+    peer_free(&peer);
+    node_close(&node);
+}
+
 static void info_quotes_the_names_of_caches(void **state)
 {
     (void)state;
@@ -151,6 +174,7 @@ int main(void)
         cmocka_unit_test(who_does_not_greet_in_time_is_refused),
         cmocka_unit_test(who_does_not_take_a_refusal_is_closed),
         cmocka_unit_test(a_caller_has_one_info_a_turn),
+        cmocka_unit_test(an_info_has_no_key_and_no_slot),
         cmocka_unit_test(info_quotes_the_names_of_caches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
