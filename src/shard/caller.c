@@ -13,6 +13,9 @@
 
 /* A link that is refused has this long to take its REFUSE. */
 #define CLOSING_NS_MAX (2 * NS_PER_S)
+/* Each caller is looked at this often for memory that it does not use, a few of them a turn. */
+#define TRIM_NS NS_PER_S
+#define TRIM_CALLERS_COUNT 16
 /* What may come before a link is greeted: a HELLO and a few OPENs. */
 #define GREETING_BYTES_MAX 4096
 _Static_assert(GREETING_BYTES_MAX <= CROSSING_INLINE_BYTES_MAX, "it fits into one mail");
@@ -461,6 +464,19 @@ void callers_unblock(struct shard *shard)
         }
     }
     shard->waiting_count = kept;
+}
+
+void callers_trim(struct shard *shard)
+{
+    if (shard->trim_next == 0) {
+        if (LIKELY(shard->now_ns < shard->trim_ns)) return;
+        shard->trim_ns = shard->now_ns + TRIM_NS;
+    }
+    for (unsigned i = 0; i < TRIM_CALLERS_COUNT && shard->trim_next < shard->callers_fresh; i++) {
+        struct caller *caller = &shard->callers[shard->trim_next++];
+        if (caller->state == CALLER_READY) link_trim(&caller->link);
+    }
+    if (shard->trim_next >= shard->callers_fresh) shard->trim_next = 0;
 }
 
 void callers_end_reading(struct shard *shard)

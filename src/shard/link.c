@@ -9,6 +9,8 @@
 #include "wire/frame.h"
 
 #define BUFFER_BYTES_MIN ((size_t)4096)
+/* An idle link keeps buffers up to this. */
+#define BUFFER_BYTES_KEPT (64 * KIB)
 
 void link_init(struct link *link, struct io *io, uint32_t conn, size_t frame_bytes_max)
 {
@@ -150,6 +152,23 @@ uint8_t *link_grow(struct link *link, size_t bytes)
     struct link_buffer *out = &link->out[link->current];
     if (buffer_grow(out, out->bytes + bytes) < 0) return NULL;
     return out->data + out->bytes;
+}
+
+static void buffer_trim(struct link_buffer *buffer)
+{
+    if (buffer->bytes > 0 || buffer->capacity <= BUFFER_BYTES_KEPT) return;
+    memory_put(buffer->data);
+    *buffer = (struct link_buffer){0};
+}
+
+void link_trim(struct link *link)
+{
+    bool is_idle = link->written_bytes == link->trimmed_bytes && !link->sending;
+    link->trimmed_bytes = link->written_bytes;
+    if (!is_idle) return;
+    buffer_trim(&link->out[0]);
+    buffer_trim(&link->out[1]);
+    buffer_trim(&link->partial);
 }
 
 void link_flush(struct link *link)

@@ -35,6 +35,7 @@ struct link {
     struct link_buffer partial;
     uint64_t sent_bytes;    /* taken by the kernel */
     uint64_t written_bytes; /* ever committed */
+    uint64_t trimmed_bytes; /* written_bytes at the last link_trim */
 };
 
 /*
@@ -86,6 +87,8 @@ static inline size_t link_out_bytes(const struct link *link)
            (link->sending ? link->out[link->current ^ 1u].bytes : 0);
 }
 
+/* Gives back large buffers if nothing was written since the last call and nothing is in them. */
+void link_trim(struct link *link);
 /* Starts sending what there is, unless a send is on its way. */
 void link_flush(struct link *link);
 /* IO_SENT came. The caller flushes again at the end of the turn if there is more. */

@@ -301,7 +301,8 @@ bool shard_turn(struct shard *shard)
     callers_flush(shard);                                  /* 5 */
     wake_sleepers(shard, mailbox_publish(shard->mailbox)); /* 6 */
     callers_unblock(shard);                                /* 7 */
-    compact(shard);                                        /* 8 */
+    callers_trim(shard);
+    compact(shard); /* 8 */
     publish_counters(shard);
     return !shard->stopping || !may_stop(shard);
 }

@@ -111,6 +111,8 @@ struct shard {
     struct caller *callers_free;
     struct caller_queue greeting; /* by their deadlines */
     struct caller_queue closing;
+    uint32_t trim_next; /* the caller that callers_trim looks at next */
+    uint64_t trim_ns;   /* when it begins its next round */
     struct caller **dirty;
     uint32_t dirty_count;
     struct caller **waiting;
@@ -158,6 +160,8 @@ void caller_mark_waiting(struct caller *caller);
 /* End of the turn: acknowledges, flushes; then lets waiting callers go on. */
 void callers_flush(struct shard *shard);
 void callers_unblock(struct shard *shard);
+/* Lets a few callers that have been idle for a while give back memory. */
+void callers_trim(struct shard *shard);
 /* Takes nothing more from callers that are ready, for good. */
 void callers_end_reading(struct shard *shard);
 /* Whether everything that was written to callers has gone out. */

@@ -130,6 +130,61 @@ static void a_caller_has_one_info_a_turn(void **state)
     close_node();
 }
 
+/* A second has gone by, and every caller is looked at. */
+static void trim(void)
+{
+    node.shards[0]->trim_ns = 0;
+    node_turn(&node);
+}
+
+static void an_idle_caller_keeps_no_large_buffers(void **state)
+{
+    (void)state;
+    enum { LARGE_BYTES = 200000 };
+    static char value[LARGE_BYTES + 1];
+    struct shard_options options = node_options(1);
+    options.value_bytes_max = LARGE_BYTES;
+    options.frame_bytes_max = LARGE_BYTES + 1000;
+    node_open(&node, &options);
+    node_add_cache(&node, "demo", NULL, 0, NULL);
+    memset(value, 'x', LARGE_BYTES);
+    struct peer peer = peer_greeted(&node, 0, 0, 1);
+    const struct link *link = &node.shards[0]->callers[0].link;
+    fake_io_segment(node.ios[0], 60000);
+    peer_ask(&peer, ask_update(1, "k", value));
+    peer_ask(&peer, ask_get(2, "k"));
+    node_settle(&node);
+    peer_expect_offset(&peer, 1, 1);
+    peer_expect_string(&peer, 2, value);
+    trim();
+    assert_true(link->partial.capacity >= LARGE_BYTES);
+    assert_true(link->out[0].capacity + link->out[1].capacity >= LARGE_BYTES);
+    trim();
+    assert_int_equal(link->partial.capacity, 0);
+    assert_true(link->out[0].capacity + link->out[1].capacity < LARGE_BYTES / 2);
+    /* It works as before, and is left alone while it does or has half a frame. */
+    for (uint32_t seq = 3; seq < 6; seq++) {
+        peer_ask(&peer, ask_get(seq, "k"));
+        node_settle(&node);
+        peer_expect_string(&peer, seq, value);
+        size_t before = link->out[0].capacity + link->out[1].capacity;
+        trim();
+        assert_int_equal(link->out[0].capacity + link->out[1].capacity, before);
+    }
+    struct stream stream = {0};
+    struct ask ask = ask_update(6, "k", value);
+    stream_ask(&stream, &ask);
+    peer_send(&peer, stream.data, LARGE_BYTES / 2);
+    node_settle(&node);
+    for (int i = 0; i < 3; i++) trim();
+    peer_send(&peer, stream.data + LARGE_BYTES / 2, stream.bytes - LARGE_BYTES / 2);
+    stream_free(&stream);
+    node_settle(&node);
+    peer_expect_offset(&peer, 6, 2);
+    peer_free(&peer);
+    node_close(&node);
+}
+
 static void an_info_has_no_key_and_no_slot(void **state)
 {
     (void)state;
@@ -174,6 +229,7 @@ int main(void)
         cmocka_unit_test(who_does_not_greet_in_time_is_refused),
         cmocka_unit_test(who_does_not_take_a_refusal_is_closed),
         cmocka_unit_test(a_caller_has_one_info_a_turn),
+        cmocka_unit_test(an_idle_caller_keeps_no_large_buffers),
         cmocka_unit_test(an_info_has_no_key_and_no_slot),
         cmocka_unit_test(info_quotes_the_names_of_caches),
     };
