@@ -19,20 +19,6 @@ uint64_t clock_wall_ms(void);
 /* CPU nanoseconds that the calling thread has used. */
 uint64_t clock_thread_cpu_ns(void);
 
-/* A cheap counter that only grows, for spinning: about 10 ns instead of 22. Not a time. */
-static inline uint64_t clock_ticks(void)
-{
-#if defined(__x86_64__)
-    return __builtin_ia32_rdtsc();
-#elif defined(__aarch64__)
-    uint64_t ticks;
-    __asm__ volatile("mrs %0, cntvct_el0" : "=r"(ticks));
-    return ticks;
-#else
-    return clock_now_ns();
-#endif
-}
-
 /* Tells the core that this is a spin loop. */
 static inline void clock_pause(void)
 {

@@ -278,11 +278,6 @@ uint64_t json_sum(const char *text, size_t bytes, const char *key)
     return sum;
 }
 
-bool json_has(const char *text, size_t bytes, const char *key)
-{
-    return find_key(text, text + bytes, key) != NULL;
-}
-
 bool json_string(const char *text, size_t bytes, const char *key, char *to, size_t to_bytes)
 {
     const char *end = text + bytes;

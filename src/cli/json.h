@@ -19,6 +19,5 @@ size_t json_unescape(const char *text, size_t bytes, char *to);
 
 /* Sum of the numbers behind every "key": in `text`, which is JSON of our own making. */
 uint64_t json_sum(const char *text, size_t bytes, const char *key);
-bool json_has(const char *text, size_t bytes, const char *key);
 /* Copies the first string behind "key": to `to`; false where there is none or it is too long. */
 bool json_string(const char *text, size_t bytes, const char *key, char *to, size_t to_bytes);

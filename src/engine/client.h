@@ -209,7 +209,6 @@ void client_end_matching(struct client *client, client_match_fn match, const voi
 struct client_link *client_link_make(struct client *client, uint32_t index);
 /* The io has let go of it. */
 void client_link_free(struct client_link *link);
-void client_link_dial(struct client_link *link);
 void client_link_event(struct client_link *link, const struct io_event *event);
 /* Starts a send, unless one is on its way or there is nothing. True: it started one. */
 bool client_link_flush(struct client_link *link);
@@ -221,5 +220,3 @@ uint64_t client_link_timer_ns(const struct client_link *link);
 MUST_CHECK int client_link_open(struct client_link *link, const struct client_cache *cache);
 /* Sets `stop` by all limits. Returns how many bytes may be written at once. */
 size_t client_link_credit(struct client_link *link);
-/* Gives the link up, with a line that says why. */
-void client_link_fail(struct client_link *link, const char *format, ...) PRINTF_LIKE(2, 3);

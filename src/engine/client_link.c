@@ -118,7 +118,7 @@ static void retry_later(struct client_link *link, bool round_ends)
     }
 }
 
-void client_link_dial(struct client_link *link)
+static void dial(struct client_link *link)
 {
     struct client *client = link->client;
     bool round_ends = true;
@@ -150,7 +150,8 @@ static void close_link(struct client_link *link)
     io_close(link->link.io, link->link.conn);
 }
 
-void client_link_fail(struct client_link *link, const char *format, ...)
+/* Gives the link up, with a line that says why. */
+static PRINTF_LIKE(2, 3) void fail(struct client_link *link, const char *format, ...)
 {
     struct client *client = link->client;
     char address[ADDRESS_TEXT_BYTES];
@@ -167,8 +168,8 @@ void client_link_fail(struct client_link *link, const char *format, ...)
 static int broke(struct client_link *link, const char *text, uint64_t got, uint64_t limit)
 {
     link->client->refusal = FERO_E_PROTO;
-    client_link_fail(link, "the peer does not speak fero's protocol: %s (got %llu, expected %llu)",
-                     text, (unsigned long long)got, (unsigned long long)limit);
+    fail(link, "the peer does not speak fero's protocol: %s (got %llu, expected %llu)", text,
+         (unsigned long long)got, (unsigned long long)limit);
     return -EPROTO;
 }
 
@@ -276,7 +277,7 @@ static void connected(struct client_link *link)
 {
     window_advance(&link->client->window);
     window_hold(&link->client->window);
-    if (greet(link) < 0) client_link_fail(link, "no memory for an outbox");
+    if (greet(link) < 0) fail(link, "no memory for an outbox");
 }
 
 /* A client_match_fn. */
@@ -339,7 +340,7 @@ static int learn_home(struct client_link *link, const struct frame_welcome *welc
     }
     if (welcome->shards_count < client->links_count) drop_links(client, welcome->shards_count);
     if (add_links(client, welcome->shards_count) < 0) {
-        client_link_fail(link, "no memory for %u links", welcome->shards_count);
+        fail(link, "no memory for %u links", welcome->shards_count);
         return -ENOMEM;
     }
     learn_slots(client, shard_slots);
@@ -515,7 +516,7 @@ static int ready(struct client_link *link)
     if (link->state != CLIENT_LINK_OPENING || link->opens_pending > 0) return 0;
     client_end_matching(client, is_homeless, link, FERO_E_NOTFOUND);
     if (resend(link) < 0) {
-        client_link_fail(link, "no memory to send requests again");
+        fail(link, "no memory to send requests again");
         return -ENOMEM;
     }
     link->state = CLIENT_LINK_UP;
@@ -596,7 +597,7 @@ static int64_t on_opened(struct client_link *link, const uint8_t *frame, size_t 
             cache->numbers[link->index] != CLIENT_CACHE_UNKNOWN)
             return broke(link, "number of a cache", opened.cache, CLIENT_CACHE_UNKNOWN - 1);
         if (learn_verbs(cache, verbs, opened.verbs_count) < 0) {
-            client_link_fail(link, "no memory for the verbs of a cache");
+            fail(link, "no memory for the verbs of a cache");
             return -ENOMEM;
         }
         cache->numbers[link->index] = opened.cache;
@@ -624,9 +625,9 @@ static int64_t on_refuse(struct client_link *link, const uint8_t *frame, size_t 
     bool passes = error == ERROR_BUSY || error == ERROR_CLOSED || error == ERROR_NO_MEMORY ||
                   error == ERROR_TIMEOUT;
     if (!passes) client->refusal = error != 0 ? -(int)error : FERO_E_PROTO;
-    client_link_fail(link, "the node refuses the link: %s (got %llu, expected %llu; %s)", shown,
-                     (unsigned long long)refuse.got, (unsigned long long)refuse.limit,
-                     fero_strerror(-(int)error));
+    fail(link, "the node refuses the link: %s (got %llu, expected %llu; %s)", shown,
+         (unsigned long long)refuse.got, (unsigned long long)refuse.limit,
+         fero_strerror(-(int)error));
     return -ECONNREFUSED;
 }
 
@@ -820,8 +821,8 @@ static void received(struct client_link *link, const struct io_event *event)
     int err = link_receive(&link->link, event->data, event->size, consume, link);
     /* Who fails inside has said why already. */
     if (err < 0 && link->state != CLIENT_LINK_CLOSING)
-        client_link_fail(link, "a broken frame, or one over %u bytes: %s",
-                         link->link.frame_bytes_max, strerror(-err));
+        fail(link, "a broken frame, or one over %u bytes: %s", link->link.frame_bytes_max,
+             strerror(-err));
 }
 
 /* ----------------------------------------------------------------------------------- sending */
@@ -924,8 +925,7 @@ void client_link_tick(struct client_link *link)
     struct client *client = link->client;
     if (client_link_timer_ns(link) > client->now_ns) return;
     if (link->state == CLIENT_LINK_DOWN)
-        client_link_dial(link);
+        dial(link);
     else
-        client_link_fail(link, "no welcome within %llu ms",
-                         (unsigned long long)(DIAL_GREETING_NS / NS_PER_MS));
+        fail(link, "no welcome within %llu ms", (unsigned long long)(DIAL_GREETING_NS / NS_PER_MS));
 }

@@ -342,12 +342,10 @@ int server_open(struct server *server, const char *name, const fero_opts *opts, 
 
 int64_t server_info(struct server *server, char *buffer, size_t bytes)
 {
-    const struct shard_options *shard = &server->settings.shard;
     int head =
         snprintf(buffer, bytes,
                  "{\"address\":\"%s\",\"memory_max_bytes\":%llu,\"node_info\":", server->address,
                  (unsigned long long)server->settings.memory_max_bytes);
-    (void)shard;
     if (head < 0 || (size_t)head + 2 >= bytes) return FERO_E_TOOBIG;
     size_t body = info_write(server->shards[0], buffer + head, bytes - (size_t)head - 1);
     buffer[(size_t)head + body] = '}';

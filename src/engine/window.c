@@ -68,17 +68,6 @@ uint64_t window_list_pop(const struct window *window, struct flight_list *list, 
     return seq;
 }
 
-void window_list_all(struct window *window, struct flight_list *lists, uint32_t lists_count)
-{
-    for (uint32_t i = 0; i < lists_count; i++) lists[i] = (struct flight_list){0};
-    for (uint64_t seq = window->floor; seq != window->next; seq++) {
-        const struct flight *flight = window_at(window, seq);
-        if (flight_state(flight) != FLIGHT_ACK) continue;
-        ASSERT(flight_link(flight) < lists_count);
-        window_list_push(window, &lists[flight_link(flight)], seq);
-    }
-}
-
 void window_rebound(struct window *window, uint32_t tick)
 {
     window->deadline = tick + WINDOW_TICKS_MAX;

@@ -151,9 +151,6 @@ void window_list_push(struct window *window, struct flight_list *list, uint64_t 
  * caller ends it and asks again.
  */
 uint64_t window_list_pop(const struct window *window, struct flight_list *list, uint32_t low);
-/* Makes the lists of `lists_count` links anew, in order of numbers: after others than their first
- * have left. */
-void window_list_all(struct window *window, struct flight_list *lists, uint32_t lists_count);
 
 /* Whether the deadline of a request may have come: a lower bound, until window_rebound. */
 static inline bool window_may_expire(const struct window *window, uint32_t tick)

@@ -73,7 +73,7 @@ struct connection *connection_take(struct uring *uring, int fd, bool is_udp, voi
     return connection;
 }
 
-void connection_put(struct uring *uring, struct connection *connection)
+static void slot_put(struct uring *uring, struct connection *connection)
 {
     ASSERT(connection->operations == 0);
     ASSERT(!connection->is_marked);
@@ -95,7 +95,7 @@ void connections_reap(struct uring *uring)
     while (uring->gone != LIST_END) {
         struct connection *connection = &uring->connections[uring->gone];
         uring->gone = connection->next;
-        connection_put(uring, connection);
+        slot_put(uring, connection);
     }
     held_blocks_free(&uring->retired);
 }

@@ -56,8 +56,6 @@ uint32_t uring_features(const struct io *io);
  */
 MUST_CHECK int uring_features_parse(const char *text, uint32_t *features, const char **unknown,
                                     size_t *unknown_bytes);
-/* Name of one feature bit, as --io-features spells it. */
-const char *uring_feature_name(enum uring_feature feature);
 
 /*
  * Tests only: the `countdown`-th operation from now on (1 = the next; 0 switches it off) does not

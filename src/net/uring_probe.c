@@ -27,7 +27,8 @@
 #define FEATURE_BIT(bit, name) bit,
 static const enum uring_feature feature_bits[] = {FEATURES(FEATURE_BIT)};
 
-const char *uring_feature_name(enum uring_feature feature)
+/* As --io-features spells it. */
+static const char *feature_name(enum uring_feature feature)
 {
     switch (feature) {
 #define FEATURE_CASE(bit, name)                                                                    \
@@ -41,7 +42,7 @@ const char *uring_feature_name(enum uring_feature feature)
 static uint32_t bits_of(const char *name, size_t bytes)
 {
     for (size_t i = 0; i < ARRAY_COUNT(feature_bits); i++) {
-        const char *known = uring_feature_name(feature_bits[i]);
+        const char *known = feature_name(feature_bits[i]);
         if (strlen(known) == bytes && memcmp(known, name, bytes) == 0) return feature_bits[i];
     }
     return 0;

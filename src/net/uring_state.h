@@ -208,8 +208,6 @@ static inline uint64_t connection_user_data(const struct uring *uring,
 struct connection *connection_of(struct uring *uring, uint32_t handle);
 /* A slot for `fd`, up and paused; NULL when connections_max are in use. */
 struct connection *connection_take(struct uring *uring, int fd, bool is_udp, void *context);
-/* Undoes connection_take before any event or operation; the descriptor stays the caller's. */
-void connection_put(struct uring *uring, struct connection *connection);
 /* How many TCP connections there is room for. */
 uint32_t connections_free_count(const struct uring *uring);
 /* io_wait will service it. */

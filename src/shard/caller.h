@@ -47,9 +47,3 @@ struct caller_queue {
     struct caller *first;
     struct caller *last;
 };
-
-/* The 64-bit number that is nearest to the highest one seen and has this low half. */
-static inline uint64_t caller_seq(const struct caller *caller, uint32_t seq)
-{
-    return caller->seq_highest + (uint64_t)(int64_t)(int32_t)(seq - (uint32_t)caller->seq_highest);
-}

@@ -124,7 +124,6 @@ struct mail *lane_try_push_slow(struct lane *lane, size_t bytes, uint16_t kind)
     struct mail *mail = (struct mail *)(lane->memory + (tail & (lane->bytes - 1)));
     *mail = (struct mail){.bytes = (uint32_t)bytes, .kind = kind};
     lane->producer.tail = end;
-    lane->producer.pad_bytes = pad_bytes;
     limit_renew(lane);
     return mail;
 }
@@ -164,16 +163,4 @@ void lane_release(struct lane *lane)
     if (load_relaxed_u64(&lane->consumed.head) == head) return;
     /* Release: everything popped has been read before its memory is given back. */
     store_release_u64(&lane->consumed.head, head);
-}
-
-void lane_take_back(struct lane *lane, const struct mail *mail)
-{
-    uint64_t tail = lane->producer.tail - mail->bytes;
-    ASSERT((const uint8_t *)mail == lane->memory + (tail & (lane->bytes - 1)));
-    /* A mail that starts a lap takes its pad with it: a pad is never the last. */
-    if ((tail & (lane->bytes - 1)) == 0) tail -= lane->producer.pad_bytes;
-    ASSERT(tail >= load_relaxed_u64(&lane->published.tail));
-    lane->producer.pad_bytes = 0;
-    lane->producer.tail = tail;
-    limit_renew(lane);
 }

@@ -41,7 +41,6 @@ struct lane {
         uint64_t tail;      /* bytes ever written, published or not */
         uint64_t limit;     /* `tail` may grow to here without a look at anything else */
         uint64_t head_seen; /* the last `consumed.head` read */
-        uint64_t pad_bytes; /* the pad before the mail pushed last; 0 for none */
     } producer __attribute__((aligned(CACHE_PAIR)));
     struct {
         uint64_t head;      /* bytes ever popped */
@@ -144,6 +143,3 @@ static inline void lane_shrink(struct lane *lane, struct mail *mail, size_t byte
     ASSERT(lane->producer.tail > load_relaxed_u64(&lane->published.tail));
     mail->bytes = (uint32_t)bytes;
 }
-
-/* Takes the mail that was pushed last, and is not published yet, back. Producer only. */
-void lane_take_back(struct lane *lane, const struct mail *mail);

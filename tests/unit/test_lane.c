@@ -384,34 +384,6 @@ static void a_shrunk_mail_gives_its_rest_back(void **unused)
     }
 }
 
-/* Its pad goes with it, so that nothing is published where nothing is left. */
-static void a_mail_taken_back_leaves_no_trace(void **unused)
-{
-    (void)unused;
-    for (size_t offset = 0; offset < 256; offset += 8) {
-        for (size_t bytes = 8; bytes <= LANE_MAIL_BYTES_MAX(256); bytes += 8) {
-            struct model model = {0};
-            struct lane lane;
-            open_lane(&lane, 256);
-            move_to(&lane, &model, offset);
-            uint64_t before = lane.producer.tail;
-            struct mail *mail = lane_try_push(&lane, bytes, KIND);
-            assert_non_null(mail);
-            lane_take_back(&lane, mail);
-            assert_int_equal(lane.producer.tail, before);
-            assert_false(lane_publish(&lane));
-            assert_false(lane_has_mail(&lane));
-            assert_null(lane_peek(&lane));
-
-            assert_true(push(&lane, &model, 8));
-            while (push(&lane, &model, bytes)) continue;
-            drain(&lane, &model);
-            assert_int_equal(model.popped, model.pushed);
-            lane_deinit(&lane);
-        }
-    }
-}
-
 static void one_random_step(struct lane *lane, struct model *model, struct rng *rng)
 {
     size_t sizes_count = LANE_MAIL_BYTES_MAX(lane->bytes) / 8;
@@ -463,7 +435,6 @@ int main(void)
         cmocka_unit_test(room_is_bounded_by_what_is_unread),
         cmocka_unit_test(room_at_the_end_is_small_but_a_push_wraps),
         cmocka_unit_test(a_shrunk_mail_gives_its_rest_back),
-        cmocka_unit_test(a_mail_taken_back_leaves_no_trace),
         cmocka_unit_test(random_steps_match_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
