@@ -218,6 +218,10 @@ $(V3_OBJECTS): $(BUILD)/%_v3.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=x86-64-v3 -DVARIANT_V3 -MMD -MP -c -o $@ $<
 
+# There the compiler would pack numbers into vectors only to take them out again.
+$(BUILD)/src/shard/updates.o $(BUILD)/src/shard/updates_v3.o: CFLAGS_ALL += -fno-tree-slp-vectorize
+$(BUILD)/src/log/checksum.o $(BUILD)/src/log/checksum_v3.o: CFLAGS_ALL += -funroll-loops
+
 $(BUILD)/libfero.a: $(LIB_OBJECTS) $(BUILD)/sources
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcsD $@ $(LIB_OBJECTS)

@@ -23,6 +23,25 @@ static inline uint64_t hash_key(const void *key, size_t bytes, uint64_t seed)
     return XXH3_64bits_withSeed(key, bytes, seed);
 }
 
+/*
+ * The same for keys of 8 bytes, one after another: what depends on the seed alone is worked out
+ * once. Equal to hash_key of these 8 bytes (XXH3's way with inputs of 4 to 8 bytes).
+ */
+struct hash_of_8 {
+    uint64_t flip;
+};
+
+static inline struct hash_of_8 hash_of_8(uint64_t seed)
+{
+    uint64_t secret = XXH_readLE64(XXH3_kSecret + 8) ^ XXH_readLE64(XXH3_kSecret + 16);
+    return (struct hash_of_8){secret - (seed ^ (uint64_t)XXH_swap32((uint32_t)seed) << 32)};
+}
+
+static inline uint64_t hash_key_8(uint64_t key, struct hash_of_8 hash)
+{
+    return XXH3_rrmxmx(XXH_rotl64(key, 32) ^ hash.flip, 8);
+}
+
 /* Hash of a run of bytes without a seed: checksums, which every node computes alike. */
 static inline uint64_t hash_bytes(const void *data, size_t bytes)
 {

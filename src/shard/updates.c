@@ -1,19 +1,24 @@
 /*
  * Nearly all of a busy node's requests are the same: an update of an existing key, of a flat value
- * of any size, that wants a reply. They are taken here, in runs, with every check of the general
- * way but nothing that only other requests need. Whatever is not plain ends the run and goes the
- * general way, one request of it, so this file never has to be complete, only right.
+ * of any size, that wants a reply. They are taken here, with every check of the general way but
+ * nothing that only other requests need. Whatever is not plain ends the run and goes the general
+ * way, one request of it, so this file never has to be complete, only right.
  *
- * Three passes over up to RUN_MAX frames, so that cache misses overlap:
+ * Three passes:
  *   1  check the header, hash the key, fetch its bucket
  *   2  find the entry by tag, fetch the record it points to and the record's index word
  *   3  compare the key, append the change, point the entry at it, write the reply
  *
- * A frame's first word holds length, type, flags and key length, so that one masked comparison says
- * whether it is plain and one addition makes it the first word of the change.
+ * Each pass takes PACE frames, then the next one takes its PACE, LAG frames behind, round and round:
+ * so every line is asked for long before it is needed, and the requests for memory come evenly
+ * (a core has no more than some twenty misses in flight, and waits when there are more).
+ *
+ * A frame's first word holds length, type, flags and key length: one comparison with the word of
+ * the frame before says that this one is plain as well, and one addition makes it the first word of
+ * the change.
  *
  * This file is compiled twice: as it is, and with VARIANT_V3 for processors of the level x86-64-v3
- * (AVX2, BMI2; from 2013 on). See the Makefile.
+ * (AVX2, BMI2; from 2013 on). See the Makefile. docs/adr/0006 has the figures.
  */
 #include "shard/updates.h"
 
@@ -26,6 +31,15 @@
 #else
 #define UPDATES_TAKE updates_take
 #endif
+
+#define PACE 16u
+#define LAG 16u
+/* Frames on their way through the passes. */
+#define PIPE (4 * LAG)
+/* Frames of one call: their replies go into the outbox unasked. */
+#define FRAMES_MAX 1024u
+/* How far the log's memory is fetched ahead of its end. A store to a line in no cache would wait. */
+#define LOG_AHEAD_BYTES 1024
 
 /* What turns the first word of the request into that of the change: longer, and nobody wants. */
 #define TO_CHANGE                                                                                  \
@@ -48,14 +62,6 @@ static const uint8_t plain_flags[256] = {PLAIN_FLAGS(VALUE_STRING), PLAIN_FLAGS(
 /* Type and key length of a first word: what a record must have in common with the frame. */
 #define TYPE_AND_KEY ((uint64_t)0xffff00ff << 32)
 
-struct plain {
-    const uint8_t *frame;
-    uint64_t hash;
-    struct bucket *bucket;
-    uint64_t *entry;
-    uint64_t seen; /* the entry when it was probed */
-};
-
 static ALWAYS_INLINE uint64_t load_u64(const void *from)
 {
     uint64_t value;
@@ -63,58 +69,228 @@ static ALWAYS_INLINE uint64_t load_u64(const void *from)
     return value;
 }
 
-static ALWAYS_INLINE uint64_t hash_short(const uint8_t *key, size_t bytes, uint64_t seed)
+static ALWAYS_INLINE uint32_t load_u32(const void *from)
 {
-    /* The length known, the hash is a dozen instructions. */
-    return LIKELY(bytes == 8) ? hash_key(key, 8, seed) : hash_key(key, bytes, seed);
+    uint32_t value;
+    memcpy(&value, from, sizeof value);
+    return value;
 }
 
-static ALWAYS_INLINE size_t padded_of(uint64_t first)
+static ALWAYS_INLINE uint16_t load_u16(const void *from)
 {
-    return round_up_8((uint32_t)first);
+    uint16_t value;
+    memcpy(&value, from, sizeof value);
+    return value;
 }
 
-/* What the first pass needs of shard and cache, read once a run. */
-struct limits {
-    uint64_t key_bytes_max;
-    uint64_t value_bytes_max;
-    uint64_t hash_seed;
+static ALWAYS_INLINE void store_u64(void *to, uint64_t value)
+{
+    memcpy(to, &value, sizeof value);
+}
+
+static ALWAYS_INLINE void store_u32(void *to, uint32_t value)
+{
+    memcpy(to, &value, sizeof value);
+}
+
+/* What all frames with the same first word have in common. */
+struct shape {
+    uint64_t first;
+    uint64_t tail_mask; /* of the last 8 bytes: zeros where there is padding */
+    uint32_t padded;    /* bytes of the frame */
+    uint32_t key_bytes;
+    bool is_short; /* its body has at most COPY_BYTES */
+};
+
+static ALWAYS_INLINE struct shape shape_of(uint64_t first)
+{
+    return (struct shape){.first = first,
+                          .tail_mask = UINT64_MAX >> (-first & 7) * 8,
+                          .padded = (uint32_t)round_up_8((uint32_t)first),
+                          .key_bytes = (uint32_t)(first >> 48),
+                          .is_short = (uint32_t)first <= FRAME_REQUEST_BYTES + COPY_BYTES};
+}
+
+static ALWAYS_INLINE size_t record_bytes(const struct shape *shape)
+{
+    return shape->padded + (CHANGE_BYTES - FRAME_REQUEST_BYTES);
+}
+
+/* A frame on its way. */
+struct plain {
+    const uint8_t *frame;
+    uint64_t hash;
+    union {
+        struct bucket *bucket; /* until it was probed, */
+        uint64_t *entry;       /* and then */
+    };
+};
+
+/* ----------------------------------------------------------------------------- first pass */
+
+/* Reading of frames: what it needs of shard and cache, and where it is. */
+struct reader {
+    const struct shard *shard;
     const struct table *table;
+    uint64_t hash_seed;
+    const uint8_t *at;
     const uint8_t *end; /* of the data, less COPY_BYTES */
+    struct shape shape; /* of the last frame; it was plain */
     uint16_t cache;
     bool alone; /* the only shard: every slot is its own */
 };
 
-static NO_INLINE bool is_own_slot(const struct shard *shard, const uint8_t *frame, uint64_t first,
-                                  uint64_t second)
+static NO_INLINE bool is_own_slot(const struct shard *shard, const uint8_t *frame, size_t key_bytes)
 {
-    uint16_t slot = (uint16_t)(second >> 16);
-    if (slot == FRAME_SLOT_ANY) slot = slot_of_key(frame + FRAME_REQUEST_BYTES, first >> 48);
+    uint16_t slot = load_u16(frame + 10);
+    if (slot == FRAME_SLOT_ANY) slot = slot_of_key(frame + FRAME_REQUEST_BYTES, key_bytes);
     return slot < SLOTS_COUNT && shard->slot_owner[slot] == shard->index;
 }
 
-/* First pass for one frame; its padded bytes, or 0 where it is not plain or not this shard's. */
-static ALWAYS_INLINE size_t check(struct plain *plain, const struct limits *limits,
-                                  const struct shard *shard, const uint8_t *frame)
+/* Whether frames with this first word are plain; then the reader remembers their shape. */
+static bool is_plain(struct reader *reader, uint64_t first)
 {
-    uint64_t first = load_u64(frame);
-    uint64_t second = load_u64(frame + 8);
-    size_t padded = padded_of(first);
-    uint64_t key_len = first >> 48;
-    uint64_t value_bytes = (uint32_t)first - FRAME_REQUEST_BYTES - key_len;
-    if (UNLIKELY((uint8_t)(first >> 32) != FRAME_UPDATE)) return 0;
-    if (UNLIKELY(plain_flags[(uint8_t)(first >> 40)] == 0)) return 0;
-    if (UNLIKELY(key_len - 1 >= limits->key_bytes_max)) return 0;
-    if (UNLIKELY(value_bytes > limits->value_bytes_max)) return 0;
-    if (UNLIKELY(frame + padded > limits->end)) return 0;
-    if (UNLIKELY((uint16_t)second != limits->cache)) return 0;
-    if (!limits->alone && !is_own_slot(shard, frame, first, second)) return 0;
-    uint64_t hash = hash_short(frame + FRAME_REQUEST_BYTES, key_len, limits->hash_seed);
+    const struct shard_options *options = reader->shard->options;
+    uint64_t key_bytes = first >> 48;
+    uint64_t value_bytes = (uint32_t)first - FRAME_REQUEST_BYTES - key_bytes;
+    if ((uint8_t)(first >> 32) != FRAME_UPDATE) return false;
+    if (plain_flags[(uint8_t)(first >> 40)] == 0) return false;
+    if (key_bytes - 1 >= options->key_bytes_max) return false;
+    if (value_bytes > options->value_bytes_max) return false;
+    reader->shape = shape_of(first);
+    return true;
+}
+
+static ALWAYS_INLINE void take_in(const struct table *table, struct plain *plain,
+                                  const uint8_t *frame, uint64_t hash)
+{
     plain->frame = frame;
     plain->hash = hash;
-    plain->bucket = table_bucket(limits->table, hash);
+    plain->bucket = table_bucket(table, hash);
     __builtin_prefetch(plain->bucket, 1);
-    return padded;
+}
+
+/* Reads one frame of any shape. False: there is none that is plain and this shard's. */
+static NO_INLINE bool read_frame(struct reader *reader, struct plain *plain)
+{
+    const uint8_t *frame = reader->at;
+    const struct shape *shape = &reader->shape;
+    if (frame >= reader->end) return false;
+    uint64_t first = load_u64(frame);
+    if (first != shape->first && !is_plain(reader, first)) return false;
+    if (frame + shape->padded > reader->end) return false;
+    if (load_u16(frame + 8) != reader->cache) return false;
+    if (!reader->alone && !is_own_slot(reader->shard, frame, shape->key_bytes)) return false;
+    const uint8_t *key = frame + FRAME_REQUEST_BYTES;
+    take_in(reader->table, plain, frame, hash_key(key, shape->key_bytes, reader->hash_seed));
+    reader->at = frame + shape->padded;
+    return true;
+}
+
+/* Reads up to `count` frames, all of the last one's shape, whose keys have 8 bytes. */
+static ALWAYS_INLINE unsigned read_alike(struct reader *reader, struct plain *plain, unsigned count)
+{
+    const struct table *table = reader->table;
+    struct hash_of_8 hash = hash_of_8(reader->hash_seed);
+    uint64_t first = reader->shape.first;
+    size_t padded = reader->shape.padded;
+    uint16_t cache = reader->cache;
+    const uint8_t *frame = reader->at;
+    const struct plain *begin = plain;
+    if (!reader->alone || reader->shape.key_bytes != 8) return 0;
+    if (frame + count * padded > reader->end) return 0;
+    for (const struct plain *end = plain + count; plain < end; plain++, frame += padded) {
+        if (UNLIKELY(load_u64(frame) != first)) break;
+        if (UNLIKELY(load_u16(frame + 8) != cache)) break;
+        take_in(table, plain, frame, hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
+    }
+    reader->at = frame;
+    return (unsigned)(plain - begin);
+}
+
+/* Reads up to PACE frames. Returns how many; fewer end the run. */
+static NO_INLINE unsigned read_frames(struct reader *reader, struct plain *plain)
+{
+    unsigned count = 0;
+    while ((count += read_alike(reader, plain + count, PACE - count)) < PACE &&
+           read_frame(reader, plain + count))
+        count++;
+    return count;
+}
+
+/* ---------------------------------------------------------------------------- second pass */
+
+/* What the second and third pass need: nothing of it changes meanwhile. */
+struct applying {
+    struct store *store;
+    uint8_t *arena;  /* of all records */
+    uint32_t *index; /* their index words */
+    struct segment *segments;
+    struct store_slot *slots;
+    uint64_t session_id;
+    struct session *session;          /* NULL: there is none */
+    struct session_entry *remembered; /* of the session; without one, an entry that nobody reads */
+    uint32_t remembered_mask;
+    bool may_grow; /* the session may have to grow before it can remember the next one */
+};
+
+/* An entry of no key: it points to the head of a batch. */
+static uint64_t no_entry;
+
+static NO_INLINE void probe_frames(struct plain *plain, unsigned count,
+                                   const struct applying *applying)
+{
+    const uint8_t *arena = applying->arena;
+    const uint32_t *index = applying->index;
+    for (const struct plain *end = plain + count; plain < end; plain++) {
+        uint64_t *entry = table_probe(plain->bucket, plain->hash);
+        if (UNLIKELY(entry == NULL)) entry = &no_entry;
+        uint64_t address = entry_address(*entry);
+        plain->entry = entry;
+        __builtin_prefetch(arena + address, 0, 0);
+        __builtin_prefetch(arena + address + CACHE_LINE - 1, 0, 0);
+        __builtin_prefetch(&index[address >> GRANULE_SHIFT], 1);
+    }
+}
+
+/* ----------------------------------------------------------------------------- third pass */
+
+/* The log's end, the shard's clock and the caller's numbers while the third pass runs. */
+struct cursor {
+    uint8_t *at;
+    const uint8_t *end;
+    uint32_t *slot_heads;
+    uint32_t mark;
+    uint32_t appended; /* since the log was told */
+    uint64_t hlc;
+    uint64_t seq;
+    uint8_t *reply;
+};
+
+static ALWAYS_INLINE void cursor_load(struct cursor *cursor, const struct store *store)
+{
+    cursor->at = store->log.at;
+    cursor->end = store->log.end;
+    cursor->slot_heads = store->log.slot_heads;
+    cursor->mark = store->log.active_mark;
+    cursor->appended = 0;
+    cursor->hlc = *store->hlc;
+}
+
+static ALWAYS_INLINE void cursor_store(const struct cursor *cursor, struct store *store)
+{
+    store->log.at = cursor->at;
+    store->log.batch_count += cursor->appended;
+    *store->hlc = cursor->hlc;
+}
+
+/* Makes room where the segment is full or no batch is open. False: memory is short. */
+static NO_INLINE bool cursor_make_room(struct cursor *cursor, struct store *store, size_t padded)
+{
+    cursor_store(cursor, store);
+    bool has_room = log_reserve(&store->log, padded, false) != NULL;
+    cursor_load(cursor, store);
+    return has_room;
 }
 
 /* Whether the record is an update of the frame's key. */
@@ -124,77 +300,6 @@ static ALWAYS_INLINE bool is_key(const struct change *old, const uint8_t *frame,
     const uint8_t *key = frame + FRAME_REQUEST_BYTES;
     if (LIKELY(first >> 48 == 8)) return load_u64(old + 1) == load_u64(key);
     return memcmp(old + 1, key, first >> 48) == 0;
-}
-
-/* Copies `bytes`, and whatever stands behind them up to COPY_BYTES. */
-static ALWAYS_INLINE void copy_over(uint8_t *to, const uint8_t *from, size_t bytes)
-{
-    if (UNLIKELY(bytes > COPY_BYTES)) {
-        memcpy(to, from, bytes);
-        return;
-    }
-    const struct block *source = (const struct block *)(const void *)from;
-    struct block *target = (struct block *)(void *)to;
-    struct block first = source[0];
-    struct block second = source[1];
-    struct block third = source[2];
-    struct block fourth = source[3];
-    target[0] = first;
-    target[1] = second;
-    target[2] = third;
-    target[3] = fourth;
-}
-
-/* Clears what the sender left between the end of the record and the next multiple of 8. */
-static ALWAYS_INLINE void clear_padding(uint8_t *record, uint32_t length)
-{
-    uint32_t tail = length & 7;
-    if (tail == 0) return;
-    uint8_t *last = record + (length - tail);
-    uint64_t word = load_u64(last) & (((uint64_t)1 << (tail * 8)) - 1);
-    memcpy(last, &word, sizeof word);
-}
-
-static ALWAYS_INLINE void write_reply(uint8_t *reply, uint64_t seq, uint64_t offset)
-{
-    uint64_t words[2] = {FRAME_REPLY_BYTES | (uint64_t)FRAME_REPLY << 32,
-                         (uint32_t)seq | offset << 32};
-    memcpy(reply, words, sizeof words);
-}
-
-/* What the second and third pass need, read once a run: nothing of it changes while it lasts. */
-struct applying {
-    struct store *store;
-    struct log *log;
-    uint8_t *arena;  /* of all records */
-    uint32_t *index; /* their index words */
-    struct segment *segments;
-    struct store_slot *slots;
-    uint64_t session_id;
-    struct session_entry *remembered; /* of the session; NULL: there is none */
-    uint64_t remembered_mask;
-    bool may_wrap; /* the session may have to grow before it can remember the next one */
-};
-
-/* An entry that holds nothing that a probe could have seen. */
-static uint64_t no_entry;
-
-/* Second pass for one frame. */
-static ALWAYS_INLINE void probe(struct plain *plain, const struct applying *applying)
-{
-    uint64_t *entry = table_probe(plain->bucket, plain->hash);
-    if (UNLIKELY(entry == NULL)) {
-        plain->entry = &no_entry;
-        plain->seen = 1;
-        return;
-    }
-    uint64_t seen = *entry;
-    uint64_t address = entry_address(seen);
-    plain->entry = entry;
-    plain->seen = seen;
-    __builtin_prefetch(applying->arena + address);
-    __builtin_prefetch(applying->arena + address + CACHE_LINE - 1);
-    __builtin_prefetch(&applying->index[address >> GRANULE_SHIFT], 1);
 }
 
 struct wanted {
@@ -209,33 +314,18 @@ static bool is_wanted(const void *context, uint64_t address)
                   load_u64(wanted->frame));
 }
 
-/*
- * The probe found nothing (the key may be in an overflow bucket), an earlier frame of this run has
- * moved the entry, or a tag lied: looks the key up again. False: no update of it is there.
- */
-static NO_INLINE bool look_again(struct plain *plain, const struct applying *applying)
+static ALWAYS_INLINE void remember(const struct applying *applying, uint32_t seq, uint64_t address)
 {
-    struct wanted wanted = {applying->arena, plain->frame};
-    uint64_t *entry = table_find(&applying->store->table, plain->hash, is_wanted, &wanted);
-    if (entry == NULL) return false;
-    plain->entry = entry;
-    plain->seen = *entry;
-    return true;
+    struct session_entry *entry = &applying->remembered[seq & applying->remembered_mask];
+    entry->seq = seq;
+    entry->address = (uint32_t)(address >> 3);
 }
 
-static ALWAYS_INLINE bool holds(const struct plain *plain, const struct applying *applying,
-                                uint64_t first)
+static ALWAYS_INLINE void write_reply(uint8_t *reply, uint32_t seq, uint64_t offset)
 {
-    const uint8_t *old = applying->arena + entry_address(plain->seen);
-    return LIKELY(*plain->entry == plain->seen) &&
-           LIKELY(is_key((const struct change *)old, plain->frame, first));
-}
-
-static ALWAYS_INLINE void remember(const struct applying *applying, uint64_t seq, uint64_t address)
-{
-    if (UNLIKELY(applying->remembered == NULL)) return;
-    struct session_entry entry = {(uint32_t)seq, (uint32_t)(address >> 3)};
-    applying->remembered[seq & applying->remembered_mask] = entry;
+    store_u64(reply, FRAME_REPLY_BYTES | (uint64_t)FRAME_REPLY << 32);
+    store_u32(reply + 8, seq);
+    store_u32(reply + 12, (uint32_t)offset);
 }
 
 /*
@@ -243,7 +333,7 @@ static ALWAYS_INLINE void remember(const struct applying *applying, uint64_t seq
  * the general way says what.
  */
 static NO_INLINE bool apply_new(const struct applying *applying, const struct plain *plain,
-                                uint64_t seq, uint64_t *hlc, uint8_t *reply)
+                                uint64_t seq, struct cursor *cursor)
 {
     struct frame_request frame;
     memcpy(&frame, plain->frame, sizeof frame);
@@ -259,98 +349,230 @@ static NO_INLINE bool apply_new(const struct applying *applying, const struct pl
                                     .hash = plain->hash};
     struct store *store = applying->store;
     const struct change *change;
-    *store->hlc = *hlc;
-    if (store_update(store, &request, &change) != STORE_OK) return false;
-    *hlc = *store->hlc;
-    remember(applying, seq, address_of(store->segments, change));
-    write_reply(reply, seq, change_offset(change));
+    cursor_store(cursor, store);
+    bool is_applied = store_update(store, &request, &change) == STORE_OK;
+    cursor_load(cursor, store);
+    if (!is_applied) return false;
+    remember(applying, (uint32_t)seq, address_of(store->segments, change));
+    write_reply(cursor->reply, (uint32_t)seq, change_offset(change));
+    cursor->reply += FRAME_REPLY_BYTES;
+    cursor->seq = seq;
+    return true;
+}
+
+/* Copies COPY_BYTES. */
+static ALWAYS_INLINE void copy_short(uint8_t *to, const uint8_t *from)
+{
+    const struct block *source = (const struct block *)(const void *)from;
+    struct block *target = (struct block *)(void *)to;
+    struct block first = source[0];
+    struct block second = source[1];
+    struct block third = source[2];
+    struct block fourth = source[3];
+    target[0] = first;
+    target[1] = second;
+    target[2] = third;
+    target[3] = fourth;
+}
+
+/* One frame, and what is to become of it. */
+struct update {
+    const uint8_t *frame;
+    uint64_t hash;
+    uint64_t *entry;
+    const struct change *old; /* the newest change of its key */
+    uint64_t seq_high;        /* bits 32 to 47 of its number, in the place that a change has them */
+    uint32_t seq;
+};
+
+/* Writes the record of a change to `to`. */
+static ALWAYS_INLINE void write_record(uint8_t *to, const struct applying *applying,
+                                       const struct update *update, const struct shape *shape,
+                                       uint64_t offset, uint64_t hlc)
+{
+    uint32_t slot = update->old->slot;
+    struct store_slot *head = &applying->slots[slot];
+    uint64_t place_and_seq = ++head->place | update->seq_high;
+    uint64_t identity =
+        change_identity_of(applying->session_id, place_and_seq, update->hash, update->seq);
+    head->chain = chain_next(head->chain, identity);
+    store_u64(to, shape->first + TO_CHANGE);
+    store_u32(to + 8, slot << 16);
+    store_u32(to + 12, update->seq);
+    store_u64(to + 16, update->hash);
+    store_u64(to + 24, place_and_seq);
+    store_u64(to + 32, offset);
+    store_u64(to + 40, hlc);
+    store_u64(to + 48, applying->session_id);
+    const uint8_t *body = update->frame + FRAME_REQUEST_BYTES;
+    if (shape->is_short)
+        copy_short(to + CHANGE_BYTES, body);
+    else
+        memcpy(to + CHANGE_BYTES, body, shape->padded - (uint32_t)FRAME_REQUEST_BYTES);
+    uint8_t *tail = to + record_bytes(shape) - 8;
+    store_u64(tail, load_u64(tail) & shape->tail_mask);
+}
+
+/*
+ * Appends the change where the cursor is: there is room in the log. False: it must go the general
+ * way; nothing was done.
+ */
+static ALWAYS_INLINE bool append(const struct applying *applying, const struct update *update,
+                                 const struct shape *shape, struct cursor *cursor)
+{
+    const struct change *old = update->old;
+    uint64_t old_address = (uint64_t)((const uint8_t *)old - applying->arena);
+    uint64_t address = (uint64_t)(cursor->at - applying->arena);
+    uint32_t slot = old->slot;
+    uint16_t given_slot = load_u16(update->frame + 10);
+    uint64_t offset = old->offset_and_floor + 1;
+    if (UNLIKELY(given_slot != slot) && UNLIKELY(given_slot != FRAME_SLOT_ANY)) return false;
+    /* A larger offset has a longer reply. */
+    if (UNLIKELY(offset > UINT32_MAX)) return false;
+    write_record(cursor->at, applying, update, shape, offset, ++cursor->hlc);
+    write_reply(cursor->reply, update->seq, offset);
+    remember(applying, update->seq, address);
+
+    applying->index[address >> GRANULE_SHIFT] = cursor->slot_heads[slot];
+    cursor->slot_heads[slot] = index_place(address);
+    *update->entry ^= (old_address ^ address) >> 3;
+    uint32_t *old_word = &applying->index[old_address >> GRANULE_SHIFT];
+    *old_word = (*old_word & INDEX_LINK) | cursor->mark;
+    applying->segments[old_address >> SEGMENT_UNIT_SHIFT].dead_bytes +=
+        (uint32_t)change_padded_bytes(old);
+
+    cursor->at += record_bytes(shape);
+    cursor->reply += FRAME_REPLY_BYTES;
+    return true;
+}
+
+static ALWAYS_INLINE const struct change *newest(const struct applying *applying,
+                                                 const uint64_t *entry)
+{
+    return (const struct change *)(applying->arena + entry_address(*entry));
+}
+
+/* Applies one frame of any shape. False: it must go the general way; nothing was done. */
+static NO_INLINE bool apply_frame(const struct applying *applying, const struct plain *plain,
+                                  struct cursor *cursor)
+{
+    const uint8_t *frame = plain->frame;
+    uint64_t first = load_u64(frame);
+    struct shape shape = shape_of(first);
+    int32_t step = (int32_t)(load_u32(frame + 12) - (uint32_t)cursor->seq);
+    uint64_t seq = cursor->seq + (uint64_t)(int64_t)step;
+    if (step <= 0) return false;
+    if (applying->may_grow && session_must_grow(applying->session, seq)) return false;
+    uint64_t *entry = plain->entry;
+    if (!is_key(newest(applying, entry), frame, first)) {
+        /* It may be in an overflow bucket, a tag may have lied, or a bucket was split meanwhile. */
+        struct wanted wanted = {applying->arena, frame};
+        entry = table_find(&applying->store->table, plain->hash, is_wanted, &wanted);
+        if (entry == NULL) return apply_new(applying, plain, seq, cursor);
+    }
+    if ((size_t)(cursor->end - cursor->at) < record_bytes(&shape) &&
+        !cursor_make_room(cursor, applying->store, record_bytes(&shape)))
+        return false;
+    struct update update = {.frame = frame,
+                            .hash = plain->hash,
+                            .entry = entry,
+                            .old = newest(applying, entry),
+                            .seq_high = seq >> 32 << 48,
+                            .seq = (uint32_t)seq};
+    if (!append(applying, &update, &shape, cursor)) return false;
+    cursor->seq = seq;
+    cursor->appended++;
     return true;
 }
 
 /*
- * Third pass for one frame, whose key's newest change is what the probe saw. False: it must go the
- * general way; nothing was done.
+ * Applies frames of one shape, with short bodies, keys of 8 bytes and consecutive numbers. Returns
+ * how many.
  */
-static ALWAYS_INLINE bool apply(const struct applying *applying, const struct plain *plain,
-                                uint64_t first, uint64_t second, uint64_t seq, uint64_t hlc,
-                                uint8_t *reply)
+static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const struct plain *plain,
+                                          unsigned count, struct cursor *at)
 {
-    struct log *log = applying->log;
-    uint64_t old_address = entry_address(plain->seen);
-    const struct change *old = (const struct change *)(applying->arena + old_address);
-    uint16_t slot = old->slot;
-    uint16_t given_slot = (uint16_t)(second >> 16);
-    uint64_t offset = change_offset(old) + 1;
-    if (UNLIKELY(given_slot != FRAME_SLOT_ANY && given_slot != slot)) return false;
-    if (UNLIKELY(offset > UINT32_MAX)) return false;
-    size_t padded = padded_of(first) + (CHANGE_BYTES - FRAME_REQUEST_BYTES);
-    struct change *change = log_reserve(log, padded, false);
-    if (UNLIKELY(change == NULL)) return false;
-
-    struct store_slot *head = &applying->slots[slot];
-    uint64_t place_and_seq = ++head->place | seq >> 32 << 48;
-    uint64_t identity =
-        change_identity_of(applying->session_id, place_and_seq, plain->hash, (uint32_t)seq);
-    head->chain = chain_next(head->chain, identity);
-    uint64_t *words = (uint64_t *)(void *)change;
-    words[0] = first + TO_CHANGE;
-    words[1] = (second >> 32 << 32) | (uint64_t)slot << 16;
-    words[2] = plain->hash;
-    words[3] = place_and_seq;
-    words[4] = offset;
-    words[5] = hlc;
-    words[6] = applying->session_id;
-    copy_over((uint8_t *)(words + 7), plain->frame + FRAME_REQUEST_BYTES, padded - CHANGE_BYTES);
-    clear_padding((uint8_t *)change, (uint32_t)first + (CHANGE_BYTES - FRAME_REQUEST_BYTES));
-
-    size_t old_padded = change_padded_bytes(old);
-    uint64_t address = log_commit(log, slot, padded);
-    *plain->entry = (plain->seen & ~ENTRY_ADDRESS) | address >> 3;
-    uint32_t *old_word = &applying->index[old_address >> GRANULE_SHIFT];
-    *old_word = (*old_word & INDEX_LINK) | log->active_mark;
-    applying->segments[old_address >> SEGMENT_UNIT_SHIFT].dead_bytes += (uint32_t)old_padded;
-    remember(applying, seq, address);
-    write_reply(reply, seq, offset);
-    return true;
+    const struct applying applying = *all;
+    struct shape shape = shape_of(load_u64(plain->frame));
+    struct cursor cursor = *at;
+    struct update update = {.seq = (uint32_t)cursor.seq, .seq_high = cursor.seq >> 32 << 48};
+    const struct plain *begin = plain;
+    if (shape.key_bytes != 8 || !shape.is_short || applying.may_grow) return 0;
+    if ((size_t)(cursor.end - cursor.at) < count * record_bytes(&shape)) return 0;
+    if (update.seq > UINT32_MAX - PACE) return 0;
+    shape.is_short = true; /* so that the compiler knows it, too */
+    for (const struct plain *end = plain + count; plain < end; plain++) {
+        update.frame = plain->frame;
+        update.hash = plain->hash;
+        update.entry = plain->entry;
+        update.old = newest(&applying, update.entry);
+        update.seq++;
+        if (UNLIKELY(load_u64(update.frame) != shape.first)) break;
+        if (UNLIKELY(load_u32(update.frame + 12) != update.seq)) break;
+        if (UNLIKELY(!is_key(update.old, update.frame,
+                             (uint64_t)8 << 48 | (uint64_t)FRAME_UPDATE << 32)))
+            break;
+        __builtin_prefetch(cursor.at + LOG_AHEAD_BYTES, 1);
+        __builtin_prefetch(cursor.at + LOG_AHEAD_BYTES + CACHE_LINE, 1);
+        __builtin_prefetch(cursor.at + LOG_AHEAD_BYTES + 2 * CACHE_LINE, 1);
+        if (UNLIKELY(!append(&applying, &update, &shape, &cursor))) break;
+    }
+    unsigned done = (unsigned)(plain - begin);
+    cursor.seq += done;
+    cursor.appended += done;
+    *at = cursor;
+    return done;
 }
 
-/* Applies the run in order; returns how many frames. */
-static ALWAYS_INLINE unsigned apply_run(struct caller *caller, const struct applying *applying,
-                                        struct plain *run, unsigned count, uint8_t *reply)
+/* Applies frames in order. Returns how many; fewer end the run. */
+static NO_INLINE unsigned apply_frames(const struct applying *applying, struct plain *plain,
+                                       unsigned count, struct cursor *cursor)
 {
-    uint64_t seq = caller->seq_highest;
-    uint64_t hlc = *applying->store->hlc;
-    unsigned i = 0;
-    for (; i < count; i++) {
-        struct plain *plain = &run[i];
-        uint64_t first = load_u64(plain->frame);
-        uint64_t second = load_u64(plain->frame + 8);
-        uint64_t next =
-            seq + (uint64_t)(int64_t)(int32_t)((uint32_t)(second >> 32) - (uint32_t)seq);
-        if (UNLIKELY(next <= seq)) break;
-        if (UNLIKELY(applying->may_wrap) && session_must_grow(caller->session, next)) break;
-        if (UNLIKELY(!holds(plain, applying, first)) && !look_again(plain, applying)) {
-            if (!apply_new(applying, plain, next, &hlc, reply)) break;
-        } else if (UNLIKELY(!apply(applying, plain, first, second, next, hlc + 1, reply))) {
-            break;
-        } else {
-            hlc++;
+    unsigned done = 0;
+    while ((done += apply_alike(applying, plain + done, count - done, cursor)) < count &&
+           apply_frame(applying, plain + done, cursor))
+        if (++done == count) break;
+    return done;
+}
+
+/* ---------------------------------------------------------------------------- all of them */
+
+/* Takes frames until one is not plain; returns how many. */
+static unsigned take(struct reader *reader, const struct applying *applying, struct cursor *cursor)
+{
+    struct plain pipe[PIPE];
+    unsigned read = 0;
+    unsigned probed = 0;
+    unsigned applied = 0;
+    for (bool ended = false; !ended || applied < read;) {
+        if (!ended) {
+            unsigned count = read_frames(reader, &pipe[read % PIPE]);
+            read += count;
+            ended = count < PACE || read == FRAMES_MAX;
         }
-        reply += FRAME_REPLY_BYTES;
-        seq = next;
+        if (probed < read && (ended || read - probed > LAG)) {
+            unsigned count = read - probed < PACE ? read - probed : PACE;
+            probe_frames(&pipe[probed % PIPE], count, applying);
+            probed += count;
+        }
+        if (applied < probed && (probed == read || probed - applied > LAG)) {
+            unsigned count = probed - applied < PACE ? probed - applied : PACE;
+            unsigned done = apply_frames(applying, &pipe[applied % PIPE], count, cursor);
+            applied += done;
+            if (done == count) continue;
+            reader->at = pipe[applied % PIPE].frame;
+            return applied;
+        }
     }
-    *applying->store->hlc = hlc;
-    caller->seq_highest = seq;
-    return i;
+    return applied;
 }
 
 size_t UPDATES_TAKE(struct caller *caller, const uint8_t *data, size_t size)
 {
-    struct plain run[RUN_MAX];
     struct shard *shard = caller->shard;
     struct session *session = caller->session;
-    if (size < COPY_BYTES) return 0;
-    uint16_t number = (uint16_t)load_u64(data + 8);
+    if (size < COPY_BYTES || shard->options->unbatched) return 0;
+    uint16_t number = load_u16(data + 8);
     struct cache *cache = number < CACHES_MAX ? shard->caches[number] : NULL;
     if (UNLIKELY(cache == NULL || cache->definition->handler.function != NULL)) return 0;
     if (UNLIKELY(!caller_has_room(caller, shard->options->outbox_bytes_max))) return 0;
@@ -358,39 +580,33 @@ size_t UPDATES_TAKE(struct caller *caller, const uint8_t *data, size_t size)
     if (UNLIKELY(session != NULL && session->seq_highest > caller->seq_highest)) return 0;
 
     struct store *store = &cache->store;
-    struct limits limits = {.key_bytes_max = shard->options->key_bytes_max,
-                            .value_bytes_max = shard->options->value_bytes_max,
-                            .hash_seed = store->hash_seed,
+    struct session_entry unread = {0};
+    struct reader reader = {.shard = shard,
                             .table = &store->table,
+                            .hash_seed = store->hash_seed,
+                            .at = data,
                             .end = data + size - COPY_BYTES,
                             .cache = number,
                             .alone = shard->options->shards_count == 1};
-    const uint8_t *frame = data;
-    struct plain *end = run;
-    while (end < run + RUN_MAX && frame < limits.end) {
-        size_t padded = check(end, &limits, shard, frame);
-        if (padded == 0) break;
-        frame += padded;
-        end++;
-    }
-    unsigned count = (unsigned)(end - run);
     struct applying applying = {.store = store,
-                                .log = &store->log,
                                 .arena = store->segments->base,
                                 .index = store->segments->index,
                                 .segments = store->segments->segments,
                                 .slots = store->slots,
                                 .session_id = caller->session_id,
-                                .remembered = session != NULL ? session->entries : NULL,
-                                .remembered_mask = session != NULL ? session->mask : 0,
-                                .may_wrap = session != NULL && session->mask < SESSION_WINDOW - 1};
-    for (struct plain *plain = run; plain < end; plain++) probe(plain, &applying);
-
-    uint8_t *replies = link_reserve(&caller->link, count * FRAME_REPLY_BYTES);
-    if (UNLIKELY(count == 0 || replies == NULL)) return 0;
-    unsigned taken = apply_run(caller, &applying, run, count, replies);
+                                .session = session,
+                                .remembered = session != NULL ? session->entries : &unread,
+                                .remembered_mask = session != NULL ? (uint32_t)session->mask : 0,
+                                .may_grow = session != NULL && session->mask < SESSION_WINDOW - 1};
+    struct cursor cursor = {.seq = caller->seq_highest};
+    cursor_load(&cursor, store);
+    cursor.reply = link_reserve(&caller->link, FRAMES_MAX * FRAME_REPLY_BYTES);
+    if (UNLIKELY(cursor.reply == NULL)) return 0;
+    unsigned taken = take(&reader, &applying, &cursor);
     if (taken == 0) return 0;
-    size_t bytes = (size_t)((taken == count ? frame : run[taken].frame) - data);
+    cursor_store(&cursor, store);
+    size_t bytes = (size_t)(reader.at - data);
+    caller->seq_highest = cursor.seq;
     if (session != NULL) session->seq_highest = caller->seq_highest;
     link_commit(&caller->link, taken * FRAME_REPLY_BYTES);
     caller->seq_last = (uint32_t)caller->seq_highest;
