@@ -23,6 +23,8 @@
 #define SEEDS_COUNT 40
 #define STEPS 6000
 #define CHECK_EVERY 2500
+/* The life of a world changes so often: it fills up, is emptied, stands still. */
+#define MIX_STEPS 1500
 
 static struct world world;
 
@@ -100,6 +102,8 @@ static struct world_options draw_options(struct rng *rng, uint64_t seed)
     /* Every other world lives where the numbers of segments wrap in the index. */
     if (rng_below(rng, 2) == 0)
         options.segment_seq_first = INDEX_BY_MASK - (uint32_t)rng_below(rng, 30);
+    /* And every other one where a sequence number no longer fits 32 bits. */
+    if (rng_below(rng, 2) == 0) options.request_seq_first = UINT32_MAX - rng_below(rng, 20000);
     return options;
 }
 
@@ -157,11 +161,12 @@ static void live_one_world(uint64_t seed)
     now_at(seed, 0);
     assert_context_set(current);
     struct world_options options = draw_options(&rng, seed);
-    struct mix mix = draw_mix(&rng);
+    struct mix mix;
     unsigned check_every = (unsigned)environment_number("FERO_CHECK_EVERY", CHECK_EVERY);
     world_open(&world, &options);
     for (unsigned step = 1; step <= STEPS; step++) {
         now_at(seed, step);
+        if (step % MIX_STEPS == 1) mix = draw_mix(&rng);
         step_once(&mix);
         if (step % check_every == 0) world_check(&world);
     }

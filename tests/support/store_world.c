@@ -29,6 +29,7 @@ void world_open(struct world *world, const struct world_options *options)
     memset(world, 0, sizeof *world);
     assert_true(options->keys_per_slot <= WORLD_KEYS_MAX);
     world->options = *options;
+    world->seq = options->request_seq_first;
     rng_init(&world->rng, options->seed);
     assert_int_equal(segments_init(&world->segments, options->memory_bytes), 0);
     struct store_options store_options = {
@@ -270,7 +271,7 @@ static void follow(struct world *world, const struct asked *asked, const struct 
     if (session_must_grow(session, request->seq_whole))
         assert_int_equal(sessions_grow(&world->sessions, session, request->seq_whole), 0);
     session_remember(session, request->seq_whole, address);
-    world->applied[world->applied_count++ % WORLD_APPLIED] =
+    world->applied[request->seq_whole % WORLD_APPLIED] =
         (struct applied){slot, request->seq_whole, place, (uint32_t)(address >> 3)};
 }
 
@@ -477,25 +478,31 @@ void world_truncate(struct world *world, unsigned slot_index)
 
 void world_probe_session(struct world *world)
 {
-    if (world->applied_count == 0) return;
-    uint64_t known = min_u64(world->applied_count, WORLD_APPLIED);
-    const struct applied *applied = &world->applied[rng_below(&world->rng, known)];
-    const struct model_slot *slot = applied->slot;
+    uint64_t asked = world->seq - world->options.request_seq_first;
+    uint64_t back = rng_below(&world->rng, SESSION_WINDOW + SESSION_WINDOW / 4);
+    if (rng_below(&world->rng, 2) == 0) back %= 100;
+    if (back >= asked) return;
+    uint64_t seq = world->seq - back;
+    const struct applied *applied = &world->applied[seq % WORLD_APPLIED];
     uint32_t address_low = 0;
     assert_int_equal(session_probe(world->session, world->seq + 1, &address_low), SESSION_NEW);
-    enum session_verdict verdict = session_probe(world->session, applied->seq, &address_low);
-    if (world->session->seq_highest - applied->seq >= SESSION_WINDOW) {
+    enum session_verdict verdict = session_probe(world->session, seq, &address_low);
+    if (seq + SESSION_WINDOW <= world->session->seq_highest) {
         assert_int_equal(verdict, SESSION_STALE);
+        return;
+    }
+    if (applied->seq != seq) {
+        assert_int_equal(verdict, SESSION_NEW);
         return;
     }
     assert_int_equal(verdict, SESSION_KNOWN);
     assert_int_equal(address_low, applied->address_low);
 
-    const struct change *change =
-        store_change_of(&world->store, WORLD_SESSION, applied->seq, address_low);
+    const struct model_slot *slot = applied->slot;
+    const struct change *change = store_change_of(&world->store, WORLD_SESSION, seq, address_low);
     const struct model_change *expected =
         applied->place <= slot->count ? model_at(slot, applied->place) : NULL;
-    bool is_kept = expected != NULL && expected->seq == applied->seq;
+    bool is_kept = expected != NULL && expected->seq == seq;
     if (change != NULL) {
         assert_true(is_kept);
         check_change(world, slot, change, applied->place);
@@ -503,7 +510,7 @@ void world_probe_session(struct world *world)
         /* Only compaction moves or forgets a change. */
         assert_true(applied->place <= store_truncate_floor(&world->store, slot->slot));
     }
-    assert_null(store_change_of(&world->store, WORLD_SESSION + 1, applied->seq, address_low));
+    assert_null(store_change_of(&world->store, WORLD_SESSION + 1, seq, address_low));
 }
 
 /* ---------------------------------------------------------------------------- everything */
@@ -562,6 +569,7 @@ struct stream {
     uint64_t next;     /* number of the next change */
     uint64_t previous; /* checksum of the last batch of the history; 0: not known */
     bool unfinished;   /* the batch that compaction writes was met */
+    uint32_t segment_seq;
 };
 
 /* Where the batch at `at` ends. */
@@ -602,6 +610,8 @@ static void check_segment(const struct world *world, uint32_t number, struct str
     uint64_t dead_bytes = 0;
     uint64_t count = 0;
     bool is_source = false;
+    assert_true(segment->seq >= stream->segment_seq);
+    stream->segment_seq = segment->seq;
     for (uint32_t at = 0; at < segment->bytes;) {
         uint32_t end = check_batch(segment, base, at, stream);
         at += (uint32_t)BATCH_BYTES;

@@ -19,7 +19,8 @@
 #define WORLD_SLOTS 5
 #define WORLD_KEYS_MAX 400
 #define WORLD_RUN_MAX 16
-#define WORLD_APPLIED 4096
+/* More than a session remembers. */
+#define WORLD_APPLIED (2 * SESSION_WINDOW)
 #define WORLD_KEY_BYTES_MAX 64
 #define WORLD_SESSION 5
 
@@ -31,6 +32,7 @@ struct world_options {
     size_t garbage_bytes;
     /* Numbers of segments below it count as used and gone: their marks in the index wrap. */
     uint32_t segment_seq_first;
+    uint64_t request_seq_first;
     uint32_t keys_per_slot;
     uint32_t value_bytes_max;
     /* Values of the first key of each slot may be as large; 0: none are. */
@@ -77,10 +79,9 @@ struct world {
     struct rng rng;
     uint64_t hlc;
     uint64_t seq;
-    uint64_t keys_count; /* live */
-    uint64_t refused;    /* updates, for want of memory */
-    struct applied applied[WORLD_APPLIED];
-    uint64_t applied_count;
+    uint64_t keys_count;                   /* live */
+    uint64_t refused;                      /* updates, for want of memory */
+    struct applied applied[WORLD_APPLIED]; /* by seq */
     uint8_t *bodies[WORLD_RUN_MAX];
     size_t body_bytes_max;
     uint8_t *scratch; /* an expected value */
@@ -106,7 +107,7 @@ void world_compact_all(struct world *world);
 /* Takes a slot back by a few changes, and sometimes by all that can be. */
 void world_truncate(struct world *world, unsigned slot);
 void world_truncate_to(struct world *world, unsigned slot, uint64_t place);
-/* Asks for the change of a request that was applied before. */
+/* Sends one of the last requests again: the session says what became of it. */
 void world_probe_session(struct world *world);
 /* After a refusal: where what must be kept is little, compaction makes room for an update. */
 void world_relieve(struct world *world);
