@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "bench/bench.h"
+#include "bench/draw.h"
 #include "bench/latency.h"
 #include "bench/options.h"
 #include "bench/report.h"
@@ -119,19 +120,13 @@ static int measure_latency(const struct all_options *options, struct all_results
 
 /* ------------------------------------------------------------------------------------- table */
 
-static double sacks_per_s(const struct speed_result *result)
-{
-    double seconds = speed_series_median(&result->sacks_s);
-    return seconds > 0 ? (double)result->about.records / seconds : 0;
-}
-
 static void put_speed_row(FILE *to, const struct speed_promise *promise,
                           const struct speed_result *result)
 {
     char ours[REPORT_NUMBER_BYTES];
     char bound[REPORT_NUMBER_BYTES];
     char target[64];
-    double per_s = sacks_per_s(result);
+    double per_s = speed_per_s(result, speed_series_median(&result->sacks_s));
     double limit = speed_series_median(&result->limit_per_s);
     bool absolute = promise->if_limit_s > 0 && limit >= promise->if_limit_s;
     bool is_met = per_s >= promise->share * limit && (!absolute || per_s >= promise->per_s);
@@ -234,7 +229,7 @@ static int run_all(const struct all_options *options, struct all_results *result
     if (status != 0) return status;
     if (!options->json) put_table(stdout, results);
     if (options->svg != NULL &&
-        !report_draw_speed(options->svg, results->speed, ARRAY_COUNT(speed_promises)))
+        !draw_speed(BENCH, options->svg, results->speed, ARRAY_COUNT(speed_promises)))
         return 1;
     return is_verified(results) ? 0 : 1;
 }
@@ -245,6 +240,7 @@ int bench_all_main(int argc, char **argv)
     int count;
     int status = command_parse(&command_all, argc - 1, argv + 1, &options, &count);
     if (status != COMMAND_GO_ON) return status;
+    if (options.svg != NULL && !draw_may_write(BENCH, options.svg)) return 1;
     struct all_results *results = memory_reserve(sizeof *results, 0);
     if (results == NULL) {
         complain(&command_all, "no memory for the results");

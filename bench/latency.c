@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "bench/bench.h"
+#include "bench/draw.h"
 #include "bench/limit.h"
 #include "bench/options.h"
 #include "bench/report.h"
@@ -182,8 +183,6 @@ int latency_measure(const struct latency_case *about, struct latency_result *res
 
 /* -------------------------------------------------------------------------------------- main */
 
-static const char *const verb_names[] = {"echo", "update", NULL};
-
 struct latency_options {
     struct options_common common;
     int64_t messages;
@@ -205,7 +204,7 @@ static const struct option_spec latency_specs[] = {
     {.name = "size", .letter = 'm', .kind = OPTION_SIZE, FIELD(size), .shows = "BYTES", .low = 1,
      .high = 1 << 20, .help = "of a message, key and value (100)"},
     {.name = "verb", .kind = OPTION_CHOICE, FIELD(verb), .shows = "echo, update",
-     .choices = verb_names, .help = "what a message asks for (update)"},
+     .choices = sender_verb_names, .help = "what a message asks for (update)"},
     {.name = "servers", .letter = 'c', .kind = OPTION_NUMBER, FIELD(servers), .shows = "1",
      .low = 1, .high = 1, .help = "start a server even if a node runs"},
     {.name = "hgrm", .kind = OPTION_TEXT, FIELD(hgrm), .shows = "FILE",
@@ -235,8 +234,8 @@ static double us(const struct histogram *histogram, double percentile)
 
 static void print_notes(const struct latency_result *result)
 {
-    printf("\n    %s of %u bytes, closed loop: time of service\n", verb_names[result->about.verb],
-           result->about.message_bytes);
+    printf("\n    %s of %u bytes, closed loop: time of service\n",
+           sender_verb_names[result->about.verb], result->about.message_bytes);
     if (result->about.limit)
         printf(
             "    bare ping-pong, spinning: p50 %.1f us, p99 %.1f us; ours is %.2f and %.2f of it\n",
@@ -272,9 +271,7 @@ static int print_all(const struct latency_options *options, const struct latency
         print_notes(result);
     }
     if (options->hgrm != NULL && !write_hgrm(options->hgrm, &result->ours)) return 1;
-    if (options->svg != NULL && !report_draw_latency(options->svg, &result->ours,
-                                                     result->about.limit ? &result->limit : NULL))
-        return 1;
+    if (options->svg != NULL && !draw_latency(command_latency.name, options->svg, result)) return 1;
     return result->wrong > 0 ? 1 : 0;
 }
 
@@ -288,6 +285,7 @@ int bench_latency_main(int argc, char **argv)
     if (status != COMMAND_GO_ON) return status;
     status = options_settle(&command_latency, &options.common, options.servers > 0);
     if (status != COMMAND_GO_ON) return status;
+    if (options.svg != NULL && !draw_may_write(command_latency.name, options.svg)) return 1;
     if (options.verb == SENDER_UPDATE && options.size < SENDER_UPDATE_BYTES_MIN) {
         complain(&command_latency, "an update of %lld bytes has no room for a key: %d are sent",
                  (long long)options.size, SENDER_UPDATE_BYTES_MIN);

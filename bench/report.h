@@ -26,11 +26,6 @@ void report_json(FILE *to, const struct speed_result *result);
 void report_latency(FILE *to, const struct histogram *histogram);
 void report_latency_json(FILE *to, const struct latency_result *result);
 
-/* Draws a chart of results into `path`; false after one line. */
-bool report_draw_speed(const char *path, const struct speed_result *results, uint32_t count);
-bool report_draw_latency(const char *path, const struct histogram *ours,
-                         const struct histogram *limit);
-
 /* 1234567 is "1.23M". Returns `text`. */
 const char *report_rate(double per_s, char text[REPORT_NUMBER_BYTES]);
 /* {"cpu":...}: the machine, as the members of a JSON object without its braces. */

@@ -45,6 +45,8 @@
 #define PATTERN 0x5a
 #define WARMUP_MAX 4000000
 
+const char *const sender_verb_names[] = {"echo", "update", NULL};
+
 enum sender_task { TASK_CONNECT, TASK_WARM, TASK_ASK, TASK_RUN, TASK_CHECK, TASK_END };
 
 struct sender;

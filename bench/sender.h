@@ -20,6 +20,7 @@
 #define SENDER_UPDATE_BYTES_MIN (SENDER_KEY_BYTES + 1)
 
 enum sender_verb { SENDER_ECHO, SENDER_UPDATE };
+extern const char *const sender_verb_names[]; /* ends with NULL */
 
 struct sender_options {
     const char *bench; /* for complaints */

@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "bench/bench.h"
+#include "bench/draw.h"
 #include "bench/limit.h"
 #include "bench/options.h"
 #include "bench/report.h"
@@ -170,14 +171,17 @@ int speed_measure(const struct speed_case *about, struct speed_result *result)
     return status;
 }
 
+double speed_per_s(const struct speed_result *result, double seconds)
+{
+    return seconds > 0 ? (double)result->about.records / seconds : 0;
+}
+
 bool speed_is_verified(const struct speed_result *result)
 {
     return result->failed == 0 && result->mismatches == 0 && result->replies > 0;
 }
 
 /* ------------------------------------------------------------------------------- permutations */
-
-static const char *const verb_names[] = {"echo", "update", NULL};
 
 struct speed_options {
     struct options_common common;
@@ -205,7 +209,7 @@ static const struct option_spec speed_specs[] = {
     {.name = "servers", .letter = 'c', .kind = OPTION_NUMBERS, FIELD(servers), .shows = "N[,...]",
      .low = 1, .high = NODES_MAX, .help = "servers to start, a process each (1)"},
     {.name = "verb", .kind = OPTION_CHOICE, FIELD(verb), .shows = "echo, update",
-     .choices = verb_names, .help = "what a message asks for (update)"},
+     .choices = sender_verb_names, .help = "what a message asks for (update)"},
     {.name = "keys", .kind = OPTION_SIZE, FIELD(keys), .shows = "N", .low = 1, .high = 1 << 30,
      .help = "distinct random keys of all clients (1000000)"},
     {.name = "rate", .kind = OPTION_SIZE, FIELD(rate), .shows = "N", .low = 1, .high = 1000000000,
@@ -310,6 +314,7 @@ int bench_speed_main(int argc, char **argv)
     if (status != COMMAND_GO_ON) return status;
     status = options_settle(command, &options.common, options.servers.count > 0);
     if (status != COMMAND_GO_ON) return status;
+    if (options.svg != NULL && !draw_may_write(command->name, options.svg)) return 1;
     list_default(&options.sizes, 100);
     list_default(&options.records, 1000000);
     list_default(&options.clients, 1);
@@ -329,7 +334,8 @@ int bench_speed_main(int argc, char **argv)
     uint32_t results_count;
     status = run_permutations(&options, results, &results_count);
     if (status != 0 && results_count == 0) options.svg = NULL;
-    if (options.svg != NULL && !report_draw_speed(options.svg, results, results_count)) status = 1;
+    if (options.svg != NULL && !draw_speed(command->name, options.svg, results, results_count))
+        status = 1;
     memory_release(results, RESULTS_MAX * sizeof *results);
     return status;
 }

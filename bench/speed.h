@@ -63,5 +63,7 @@ struct speed_result {
 
 /* Fills `result`, which is large, so not on a stack. 0, or an exit status after one line. */
 MUST_CHECK int speed_measure(const struct speed_case *about, struct speed_result *result);
+/* Records a second, if a run took so long. */
+double speed_per_s(const struct speed_result *result, double seconds);
 /* Every record was replied to without error, and the end state is the expected one. */
 bool speed_is_verified(const struct speed_result *result);

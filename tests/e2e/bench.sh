@@ -78,3 +78,20 @@ run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --busy-poll
 check "latency with busy polling" is_status 0
 run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --idle
 check "latency with sleeping" is_status 0
+
+# ---- charts ------------------------------------------------------------------------------------
+
+bars_in() { grep -c '<rect class="bar ' "$1"; }
+has_bars() { [ "$(bars_in "$1")" -eq "$2" ]; }
+
+run "$FERO" bench speed -m 10,100 -r 5000 --keys 1000 -c 1 --limit --svg "$folder/speed.svg"
+check "speed draws a chart" is_status 0
+check "it has three bars for each permutation" has_bars "$folder/speed.svg" 6
+check "it has the limit of each" [ "$(grep -c '>limit .*/s<' "$folder/speed.svg")" -eq 2 ]
+run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --limit --svg "$folder/latency.svg"
+check "latency draws a chart" is_status 0
+check "it has a curve for each side" [ "$(grep -c '<path class="curve ' "$folder/latency.svg")" -eq 2 ]
+run "$FERO" bench speed -r 5000 -c 1 --svg "$folder/nosuch/speed.svg"
+check "a chart in a folder that is not there" fails_with 1 nosuch/speed.svg 'No such file'
+run "$FERO" bench latency -c 1 --svg "$folder"
+check "a chart in place of a folder" fails_with 1 "$folder" 'Is a directory'
