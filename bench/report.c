@@ -238,3 +238,29 @@ void report_latency_json(FILE *to, const struct latency_result *result)
     report_machine_json(to);
     fputs("}\n", to);
 }
+
+/* ---------------------------------------------------------------------------------- crossing */
+
+void report_crossing_json(FILE *to, const struct crossing_result *result)
+{
+    const struct crossing_case *about = &result->about;
+    char cpus[CPUS_TEXT_BYTES];
+    fprintf(to, "{\"bench\":\"crossing\",\"records\":%llu,\"message_bytes\":%u,\"keys\":%u,",
+            (unsigned long long)about->records, about->message_bytes, about->keys);
+    fprintf(to, "\"runs\":%u,\"none_per_s\":%.2f,\"half_per_s\":%.2f,", result->ratio.count,
+            speed_series_median(&result->none.per_s), speed_series_median(&result->half.per_s));
+    fprintf(to, "\"none_server_ns_per_msg\":%.2f,\"half_server_ns_per_msg\":%.2f,",
+            speed_series_median(&result->none.server_ns_per_msg),
+            speed_series_median(&result->half.server_ns_per_msg));
+    fprintf(to, "\"half_of_none\":%.3f,\"half_of_none_min\":%.3f,\"half_of_none_max\":%.3f,",
+            speed_series_median(&result->ratio), speed_series_min(&result->ratio),
+            speed_series_max(&result->ratio));
+    fprintf(to, "\"crossed\":%.4f,\"replies\":%llu,\"failed\":%llu,\"verified\":%s,\"cpus\":",
+            result->crossed, (unsigned long long)result->replies,
+            (unsigned long long)result->failed, crossing_is_verified(result) ? "true" : "false");
+    cpus_describe(&result->plan, cpus);
+    json_put_string(to, cpus, strlen(cpus));
+    fputc(',', to);
+    report_machine_json(to);
+    fputs("}\n", to);
+}

@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "bench/crossing.h"
 #include "bench/histogram.h"
 #include "bench/latency.h"
 #include "bench/speed.h"
@@ -25,6 +26,8 @@ void report_json(FILE *to, const struct speed_result *result);
 /* Mean and percentiles in ms. */
 void report_latency(FILE *to, const struct histogram *histogram);
 void report_latency_json(FILE *to, const struct latency_result *result);
+
+void report_crossing_json(FILE *to, const struct crossing_result *result);
 
 /* 1234567 is "1.23M". Returns `text`. */
 const char *report_rate(double per_s, char text[REPORT_NUMBER_BYTES]);
