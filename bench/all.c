@@ -74,6 +74,7 @@ static int measure_speed(const struct all_options *options, struct all_results *
                                    .message_bytes = promise->message_bytes,
                                    .clients = 1,
                                    .servers = 1,
+                                   .sockets = 1,
                                    .shards = 1,
                                    .verb = promise->verb,
                                    .keys = 1000000,

@@ -101,6 +101,10 @@ static void set_group(struct chart_group *group, const struct speed_result *resu
     snprintf(group->detail, sizeof group->detail, "%s records, %u client%s, %u server%s",
              count_text(about->records, count), about->clients, plural(about->clients),
              about->servers, plural(about->servers));
+    if (about->sockets > 1)
+        snprintf(group->label, sizeof group->label, "%s, %u bytes, %u sockets",
+                 sender_verb_names[about->verb], about->message_bytes,
+                 about->sockets * about->clients);
     set_bar(&group->bars[0], result, &result->tacks_s);
     set_bar(&group->bars[1], result, &result->yacks_s);
     set_bar(&group->bars[2], result, &result->sacks_s);

@@ -91,6 +91,8 @@ void report_notes(FILE *to, const struct speed_result *result)
                 report_rate(speed_per_s(result, speed_series_min(&result->sacks_s)), high));
     else
         fprintf(to, "    %s, one run\n", sender_verb_names[about->verb]);
+    if (about->sockets > 1)
+        fprintf(to, "    %u sockets from each client to each server\n", about->sockets);
     if (about->rate_per_s > 0)
         fprintf(to, "    open loop at %s/s: ", report_rate(about->rate_per_s, low));
     else
@@ -145,9 +147,10 @@ void report_json(FILE *to, const struct speed_result *result)
     fprintf(to, "{\"bench\":\"speed\",\"verb\":\"%s\",\"records\":%llu,\"message_bytes\":%u,",
             sender_verb_names[about->verb], (unsigned long long)about->records,
             about->message_bytes);
-    fprintf(to, "\"servers\":%u,\"shards\":%u,\"clients\":%u,\"keys\":%llu,\"runs\":%u,",
-            about->servers, about->shards, about->clients, (unsigned long long)about->keys,
-            result->sacks_s.count);
+    fprintf(to,
+            "\"servers\":%u,\"shards\":%u,\"clients\":%u,\"sockets\":%u,\"keys\":%llu,\"runs\":%u,",
+            about->servers, about->shards, about->clients, about->sockets,
+            (unsigned long long)about->keys, result->sacks_s.count);
     fprintf(to, "\"stable_ms\":%.3f,\"connected_ms\":%.3f,", result->stable_ms,
             result->connected_ms);
     put_json_line(to, result, "tacks", &result->tacks_s);

@@ -1,6 +1,6 @@
 /*
  * The client side of the speed bench: one thread for each client, with a runtime and a connection of
- * its own to every server. See sender.c for what is timed.
+ * its own to every server, or several. See sender.c for what is timed.
  */
 #pragma once
 
@@ -15,6 +15,7 @@
 #include "fero.h"
 
 #define SENDERS_MAX 256
+#define SENDER_SOCKETS_MAX 256
 #define SENDER_KEY_BYTES 8
 /* An update has a key and at least one byte of value. */
 #define SENDER_UPDATE_BYTES_MIN (SENDER_KEY_BYTES + 1)
@@ -28,6 +29,7 @@ struct sender_options {
     const struct nodes *nodes;
     const struct cpus_plan *plan;
     uint32_t clients;
+    uint32_t sockets; /* of each client to each node: a runtime of its own for each */
     enum sender_verb verb;
     uint32_t message_bytes; /* key and value */
     uint64_t records;       /* of all clients together */

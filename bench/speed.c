@@ -66,7 +66,7 @@ static int measure_limit(const struct speed_result *result, double *per_s)
     options.records = about->records;
     options.records_warmup = max_u64(about->records / 4, 100000);
     options.keys = (uint32_t)min_u64(about->keys, UINT32_MAX);
-    options.connections = about->clients;
+    options.connections = about->clients * about->sockets;
     options.client_cpu = cpus_of_client(&result->plan, 0);
     options.server_cpu = cpus_of_server(&result->plan, 0);
     int err = limit_throughput(&options, &limit);
@@ -156,6 +156,7 @@ int speed_measure(const struct speed_case *about, struct speed_result *result)
                                      .nodes = &nodes,
                                      .plan = &result->plan,
                                      .clients = about->clients,
+                                     .sockets = about->sockets,
                                      .verb = about->verb,
                                      .message_bytes = about->message_bytes,
                                      .records = about->records,
@@ -190,6 +191,7 @@ struct speed_options {
     struct number_list clients;
     struct number_list servers;
     int32_t verb;
+    int64_t sockets;
     int64_t keys;
     int64_t warmup;
     int64_t rate;
@@ -208,6 +210,8 @@ static const struct option_spec speed_specs[] = {
      .low = 1, .high = SENDERS_MAX, .help = "clients, a thread each (1)"},
     {.name = "servers", .letter = 'c', .kind = OPTION_NUMBERS, FIELD(servers), .shows = "N[,...]",
      .low = 1, .high = NODES_MAX, .help = "servers to start, a process each (1)"},
+    {.name = "sockets", .kind = OPTION_NUMBER, FIELD(sockets), .shows = "N", .low = 1,
+     .high = SENDER_SOCKETS_MAX, .help = "connections of each client to each server (1)"},
     {.name = "verb", .kind = OPTION_CHOICE, FIELD(verb), .shows = "echo, update",
      .choices = sender_verb_names, .help = "what a message asks for (update)"},
     {.name = "keys", .kind = OPTION_SIZE, FIELD(keys), .shows = "N", .low = 1, .high = 1 << 30,
@@ -286,6 +290,7 @@ static int run_permutations(const struct speed_options *options, struct speed_re
                                .seeds = options->common.seeds,
                                .shards = (uint32_t)options->common.shards,
                                .verb = (enum sender_verb)options->verb,
+                               .sockets = (uint32_t)options->sockets,
                                .keys = (uint64_t)options->keys,
                                .warmup = (uint64_t)options->warmup,
                                .rate_per_s = (double)options->rate,
@@ -307,7 +312,8 @@ static int run_permutations(const struct speed_options *options, struct speed_re
 int bench_speed_main(int argc, char **argv)
 {
     const struct command *command = &command_speed;
-    struct speed_options options = {.verb = SENDER_UPDATE, .keys = 1000000, .runs = 1};
+    struct speed_options options = {
+        .verb = SENDER_UPDATE, .sockets = 1, .keys = 1000000, .runs = 1};
     options.common = (struct options_common)OPTIONS_COMMON_DEFAULT;
     int count;
     int status = command_parse(command, argc - 1, argv + 1, &options, &count);

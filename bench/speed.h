@@ -19,6 +19,7 @@ struct speed_case {
     uint64_t records;
     uint32_t message_bytes;
     uint32_t clients;
+    uint32_t sockets; /* of each client to each server */
     uint32_t servers;
     uint32_t shards; /* of each own server */
     enum sender_verb verb;

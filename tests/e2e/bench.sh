@@ -52,6 +52,13 @@ check "five bytes have no room for a key, so nine are sent" has_line ', 9 bytes$
 run "$FERO" bench speed -r 5000 -c 1 --seeds 127.0.0.1:1
 check "own servers or running ones" fails_with 2 -c --seeds
 
+run "$FERO" bench speed -r 20000 --keys 5000 -c 2 -l 2 --sockets 7 --limit
+check "many sockets" has_line 'verified: 20000 replies'
+check "they are named" has_line '^    7 sockets from each client to each server$'
+run "$FERO" bench speed -r 20000 --verb echo --keys 3 -c 1 --sockets 20 --json
+check "more sockets than keys" has_text '"sockets":20,'
+check "all of it is verified" has_text '"verified":true'
+
 start_node bench demo --shards 2
 run "$FERO" bench speed -r 20000 --keys 5000 --seeds "$NODE"
 check "a running node" has_line 'verified: 20000 replies'
@@ -78,6 +85,15 @@ run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --busy-poll
 check "latency with busy polling" is_status 0
 run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --idle
 check "latency with sleeping" is_status 0
+
+# ---- crossing ----------------------------------------------------------------------------------
+
+run "$FERO" bench crossing -r 20000 --keys 2000 --runs 2 --json
+check "crossing" is_status 0
+check "its keys" json_keys none_server_ns_per_msg half_server_ns_per_msg half_of_none
+check "half of the requests crossed" has_text '"verified":true'
+run "$FERO" bench crossing -r 20000 --keys 2000 --runs 2
+check "crossing for people" has_line 'CPU time a message: [0-9.]+ of none crossing'
 
 # ---- charts ------------------------------------------------------------------------------------
 
