@@ -30,6 +30,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "bench/bench.h"
+#include "bench/progress.h"
 #include "bench/report.h"
 #include "cli/command.h"
 #include "cli/json.h"
@@ -348,6 +349,7 @@ static int measure_runs(struct crossing *crossing, struct crossing_result *resul
     for (uint32_t run = 0; err == 0 && run < crossing->about->runs; run++) {
         double none_ns = 0;
         double half_ns = 0;
+        progress_say("%s, run %u of %u", crossing->about->step, run + 1, crossing->about->runs);
         err = measure_course(crossing, 0, &none_ns, &result->none);
         if (err == 0) err = measure_course(crossing, 1, &half_ns, &result->half);
         if (err == 0 && none_ns > 0) speed_series_add(&result->ratio, half_ns / none_ns);
@@ -424,6 +426,7 @@ int crossing_measure(const struct crossing_case *about, struct crossing_result *
                       cpus_pin(cpus_of_client(&result->plan, 0)) == 0;
         status = connect_and_measure(&crossing, result);
         if (pinned) sched_setaffinity(0, sizeof before, &before);
+        progress_clear();
         nodes_stop(&crossing.nodes);
     }
     crossing_deinit(&crossing);
@@ -506,6 +509,7 @@ int bench_crossing_main(int argc, char **argv)
     int status = command_parse(&command_crossing, argc - 1, argv + 1, &options, &count);
     if (status != COMMAND_GO_ON) return status;
     struct crossing_case about = {.bench = command_crossing.name,
+                                  .step = "half crossing beside none",
                                   .name = "bench",
                                   .records = (uint64_t)options.records,
                                   .message_bytes = (uint32_t)options.size,

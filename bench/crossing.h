@@ -14,6 +14,7 @@
 
 struct crossing_case {
     const char *bench; /* for complaints */
+    const char *step;  /* for the line of progress */
     const char *name;  /* of the cache */
     uint64_t records;  /* of a run */
     uint32_t message_bytes;

@@ -200,3 +200,64 @@ bool draw_latency(const char *bench, const char *path, const struct latency_resu
     FILE *file = open_chart(bench, path, "we");
     return file != NULL && close_chart(bench, path, file, chart_put_curves(file, &curves));
 }
+
+/* ---------------------------------------------------------------------------------- promises */
+
+/* Beyond this many times the limit a bar is cut, so that the others stay readable. */
+#define RATIO_MAX 2.5
+
+static void set_promise(struct chart_group *group, const struct promise *promise)
+{
+    char ours[PROMISE_TEXT_BYTES];
+    char limit[PROMISE_TEXT_BYTES];
+    char target[PROMISE_TEXT_BYTES];
+    struct chart_bar *bar = &group->bars[0];
+    enum promise_verdict verdict = promise_judge(promise);
+    const char *space = verdict == PROMISE_NONE ? "" : ", ";
+    bar->value = promise_ratio(promise);
+    if (promise->limit > 0 && promise->ours_min > 0) {
+        bar->low = promise->ours_min / promise->limit;
+        bar->high = promise->ours_max / promise->limit;
+    }
+    snprintf(bar->text, sizeof bar->text, "%.2f%s%s", bar->value, space,
+             promise_verdict_text(verdict));
+    if (verdict != PROMISE_NONE) bar->tone = verdict == PROMISE_MET ? CHART_GOOD : CHART_BAD;
+    snprintf(group->label, sizeof group->label, "%s", promise->what);
+    snprintf(group->detail, sizeof group->detail, "%.20s beside %.20s",
+             promise_figure_text(promise, promise->ours, ours),
+             promise_figure_text(promise, promise->limit, limit));
+    if (promise->target <= 0) return;
+    group->mark = promise->target;
+    group->side = promise->kind == PROMISE_RATE ? CHART_AT_LEAST : CHART_AT_MOST;
+    snprintf(group->mark_text, sizeof group->mark_text, "target %s",
+             promise_target_text(promise, target));
+}
+
+bool draw_promises(const char *bench, const char *path, const struct promise *promises,
+                   uint32_t count, const struct cpus_plan *plan)
+{
+    struct feet feet = {.machine = ""};
+    struct chart_bars bars = {
+        .frame = {.title = "What fero promises of its speed",
+                  .subtitle =
+                      "Rates want to be long, latencies and costs short: a bar that ends on "
+                      "green keeps its promise.",
+                  .axis = "ours, as a multiple of the machine's limit"},
+        .series = {"ours by the limit"},
+        .series_count = 1,
+        .mark_name = "target, and its good side",
+        .groups_count = count,
+        .axis_max = RATIO_MAX,
+    };
+    struct chart_group *groups = memory_take((count + 1) * sizeof *groups);
+    if (groups == NULL) {
+        fprintf(stderr, "fero %s: no memory for %s\n", bench, path);
+        return false;
+    }
+    for (uint32_t i = 0; i < count; i++) set_promise(&groups[i], &promises[i]);
+    bars.groups = groups;
+    set_feet(&bars.frame, &feet, plan);
+    bool saved = save_bars(bench, path, &bars);
+    memory_put(groups);
+    return saved;
+}

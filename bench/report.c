@@ -231,9 +231,8 @@ void report_latency_json(FILE *to, const struct latency_result *result)
         fprintf(to,
                 "\"limit_p50_us\":%.3f,\"limit_p99_us\":%.3f,\"p50_of_limit\":%.3f,"
                 "\"p99_of_limit\":%.3f,",
-                us(&result->limit, 50), us(&result->limit, 99),
-                us(&result->ours, 50) / us(&result->limit, 50),
-                us(&result->ours, 99) / us(&result->limit, 99));
+                us(&result->limit, 50), us(&result->limit, 99), latency_ratio(&result->p50),
+                latency_ratio(&result->p99));
     fprintf(to, "\"wrong\":%llu,\"cpus\":", (unsigned long long)result->wrong);
     cpus_describe(&result->plan, cpus);
     json_put_string(to, cpus, strlen(cpus));

@@ -23,6 +23,7 @@
  */
 #include "bench/sender.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,7 @@
 #include "base/ck.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "bench/progress.h"
 #include "cli/json.h"
 
 #define CONNECT_MS 10000
@@ -43,6 +45,7 @@
 /* More than a session's window, so that a slot is free when its turn comes again. */
 #define SLOTS 65536
 #define PATTERN 0x5a
+#define PROGRESS_MS 50
 #define WARMUP_MAX 4000000
 #define WINDOW_BYTES (4 * MIB)
 #define WINDOW_BYTES_MIN (64 * KIB)
@@ -109,6 +112,7 @@ struct sender {
 struct senders {
     struct sender_options options;
     enum sender_task task;
+    const char *step;
     pthread_barrier_t barrier;
     uint32_t started;
     uint64_t runs;
@@ -644,6 +648,8 @@ static void *sender_thread(void *argument)
         pthread_barrier_wait(&all->barrier);
         ended = all->task == TASK_END;
         do_task(sender);
+        /* Done, or failed: there is no more to wait for. */
+        store_relaxed_u64(&sender->progress, sender->records);
         pthread_barrier_wait(&all->barrier);
     }
     for (uint32_t i = 0; i < sender->targets_count; i++) {
@@ -655,12 +661,29 @@ static void *sender_thread(void *argument)
 
 /* ------------------------------------------------------------------------------- main thread */
 
+/* Says how far the run is, for as long as it takes to send it. */
+static void watch(const struct senders *senders)
+{
+    while (progress_is_shown()) {
+        uint64_t sent = 0;
+        for (uint32_t i = 0; i < senders->options.clients; i++)
+            sent += load_relaxed_u64(&senders->list[i].progress);
+        if (sent >= senders->options.records) return;
+        progress_say("%s: %.0f %%", senders->step,
+                     100 * (double)sent / (double)senders->options.records);
+        poll(NULL, 0, PROGRESS_MS);
+    }
+}
+
 /* All clients do `task`; false if one has failed by now. */
 static bool everyone(struct senders *senders, enum sender_task task)
 {
     bool good = true;
     senders->task = task;
+    for (uint32_t i = 0; i < senders->options.clients; i++)
+        store_relaxed_u64(&senders->list[i].progress, 0);
     pthread_barrier_wait(&senders->barrier);
+    if (task == TASK_RUN) watch(senders);
     pthread_barrier_wait(&senders->barrier);
     for (uint32_t i = 0; i < senders->options.clients; i++)
         if (senders->list[i].failed) good = false;
@@ -779,9 +802,10 @@ static void add_up(const struct senders *senders, struct sender_figures *figures
     figures->sacks_s = (double)(sacks_ns - start_ns) / 1e9;
 }
 
-bool senders_run(struct senders *senders, struct sender_figures *figures,
+bool senders_run(struct senders *senders, const char *step, struct sender_figures *figures,
                  struct histogram *latencies)
 {
+    senders->step = step;
     *figures = (struct sender_figures){0};
     senders->runs++;
     if (!everyone(senders, TASK_ASK)) return false;

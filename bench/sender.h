@@ -65,10 +65,11 @@ MUST_CHECK struct senders *senders_start(const struct sender_options *options,
                                          double *connected_ms);
 /*
  * Sends all records once and checks what the servers then hold. `latencies` gets the times of all
- * messages in an open loop, else of a sample. False after one line: the connection is lost.
+ * messages in an open loop, else of a sample; `step` is for the line of progress. False after one
+ * line: the connection is lost.
  */
-MUST_CHECK bool senders_run(struct senders *senders, struct sender_figures *figures,
-                            struct histogram *latencies);
+MUST_CHECK bool senders_run(struct senders *senders, const char *step,
+                            struct sender_figures *figures, struct histogram *latencies);
 void senders_stop(struct senders *senders);
 
 /* In the closed loop, one of so many messages is timed. */

@@ -17,9 +17,11 @@
 #include "bench/draw.h"
 #include "bench/limit.h"
 #include "bench/options.h"
+#include "bench/progress.h"
 #include "bench/report.h"
 
 #define RESULTS_MAX 256
+#define STEP_BYTES 96
 
 /* ------------------------------------------------------------------------------------ series */
 
@@ -108,20 +110,33 @@ static void add_run(struct speed_result *result, const struct sender_figures *fi
     result->mismatches += figures->mismatches;
 }
 
+static const char *step_of(const struct speed_case *about, uint32_t run, char text[STEP_BYTES])
+{
+    char made_up[STEP_BYTES / 2];
+    snprintf(made_up, sizeof made_up, "%s, %u bytes", sender_verb_names[about->verb],
+             about->message_bytes);
+    snprintf(text, STEP_BYTES, "%.60s, run %u of %u", about->step != NULL ? about->step : made_up,
+             run + 1, about->runs);
+    return text;
+}
+
 static int run_all(struct speed_result *result, const struct nodes *nodes, struct senders *senders)
 {
     const struct speed_case *about = &result->about;
     for (uint32_t run = 0; run < about->runs; run++) {
         struct sender_figures figures;
         double limit_per_s;
+        char step[STEP_BYTES];
+        step_of(about, run, step);
         if (about->limit) {
+            progress_say("%s: limit", step);
             nodes_pause(nodes);
             int err = measure_limit(result, &limit_per_s);
             nodes_resume(nodes);
             if (err < 0) return 1;
             speed_series_add(&result->limit_per_s, limit_per_s);
         }
-        if (!senders_run(senders, &figures, &result->latencies)) return 1;
+        if (!senders_run(senders, step, &figures, &result->latencies)) return 1;
         add_run(result, &figures);
     }
     return 0;
@@ -167,6 +182,7 @@ int speed_measure(const struct speed_case *about, struct speed_result *result)
                                      .seed = 20170627};
     struct senders *senders = senders_start(&options, &result->connected_ms);
     status = senders == NULL ? 3 : run_all(result, &nodes, senders);
+    progress_clear();
     if (senders != NULL) senders_stop(senders);
     nodes_stop(&nodes);
     return status;

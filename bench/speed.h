@@ -14,6 +14,7 @@
 
 struct speed_case {
     const char *bench; /* for complaints */
+    const char *step;  /* for the line of progress; NULL: made up from the case */
     const char *name;  /* of the cache */
     const char *seeds; /* of running nodes; NULL: own servers */
     uint64_t records;

@@ -111,3 +111,28 @@ run "$FERO" bench speed -r 5000 -c 1 --svg "$folder/nosuch/speed.svg"
 check "a chart in a folder that is not there" fails_with 1 nosuch/speed.svg 'No such file'
 run "$FERO" bench latency -c 1 --svg "$folder"
 check "a chart in place of a folder" fails_with 1 "$folder" 'Is a directory'
+
+# ---- all ---------------------------------------------------------------------------------------
+
+run "$FERO" bench all --quick --json --svg "$folder/all.svg"
+check "all, quickly, as JSON" is_status 0
+check "nine lines: five speeds, two latencies, the crossing, the promises" \
+    [ "$(printf '%s\n' "$OUT" | wc -l)" -eq 9 ]
+check "with all promised keys" json_keys tacks_per_s yacks_per_s sacks_per_s p50_us p99_us p999_us \
+    limit_per_s share_of_limit server_ns_per_msg half_of_none promises
+check "its chart has a bar for each promise" has_bars "$folder/all.svg" \
+    "$(printf '%s\n' "$OUT" | grep -o '"what":' | wc -l)"
+run "$FERO" bench all --quick
+check "all for people" is_status 0
+check "each target is met or missed" \
+    [ "$(printf '%s\n' "$OUT" | grep -Ec '[<>]= [0-9.]+( and 8M/s)? +(met|missed)$')" -eq 10 ]
+check "nothing but the report" [ -z "$(printf '%s' "$OUT" | tr -d '[:print:]\n')" ]
+
+# ---- progress ----------------------------------------------------------------------------------
+
+if command -v script >/dev/null; then
+    run script -qec "$FERO bench speed -c 1 -r 5000 --keys 1000 --runs 2" /dev/null
+    check "progress on a terminal" has_text 'update, 100 bytes, run 2 of 2'
+fi
+run "$FERO" bench speed -c 1 -r 5000 --keys 1000 --runs 2
+check "none elsewhere" [ "${ERR#*run 2 of 2}" = "$ERR" ]
