@@ -2,7 +2,7 @@
  * The latency bench: one message, its reply, the next message. Closed loop, so what is measured is
  * the time of service, not of waiting in a queue. The bare ping-pong beside it moves as many bytes,
  * spins on both sides, and takes its turns in between: a few parts of each, so that a machine that
- * changes its speed changes it for both.
+ * changes its speed changes it for both. Ratios are of the medians of the parts.
  */
 #include "bench/latency.h"
 
@@ -15,13 +15,15 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "bench/bench.h"
+#include "bench/draw.h"
 #include "bench/limit.h"
 #include "bench/options.h"
+#include "bench/progress.h"
 #include "bench/report.h"
 #include "cli/output.h"
 #include "fero.h"
 
-#define PARTS 4
+#define PARTS 5
 #define CONNECT_MS 10000
 #define REPLY_MS 10000
 /* What fero puts before a message; the bare ping-pong moves it too. */
@@ -84,6 +86,19 @@ static bool ping_many(struct pinger *pinger, uint64_t messages, struct histogram
     return true;
 }
 
+static double us(const struct histogram *histogram, double percentile)
+{
+    return (double)histogram_percentile_ns(histogram, percentile) / 1e3;
+}
+
+static void note_part(const struct histogram *part, struct histogram *all,
+                      struct speed_series *p50_us, struct speed_series *p99_us)
+{
+    histogram_merge(all, part);
+    speed_series_add(p50_us, us(part, 50));
+    speed_series_add(p99_us, us(part, 99));
+}
+
 static int measure_limit(struct latency_result *result)
 {
     struct limit_pingpong_options options;
@@ -93,7 +108,9 @@ static int measure_limit(struct latency_result *result)
     options.messages_warmup = max_u64(options.messages / 5, 1000);
     options.client_cpu = cpus_of_client(&result->plan, 0);
     options.server_cpu = cpus_of_server(&result->plan, 0);
-    int err = limit_pingpong(&options, &result->limit);
+    histogram_reset(&result->part);
+    int err = limit_pingpong(&options, &result->part);
+    note_part(&result->part, &result->limit, &result->p50.limit_us, &result->p99.limit_us);
     if (err < 0)
         fprintf(stderr, "fero %s: the limit cannot be measured: %s\n", result->about.bench,
                 strerror(-err));
@@ -114,6 +131,7 @@ static int measure_parts(struct latency_result *result, const struct nodes *node
     if (!ping_many(pinger, about->warmup, NULL, &wrong)) return complain_of(about, "lost");
     for (uint64_t part = 0; part < PARTS; part++) {
         uint64_t messages = about->messages * (part + 1) / PARTS - about->messages * part / PARTS;
+        progress_say("%s, part %d of %d", about->step, (int)part + 1, PARTS);
         if (about->limit) {
             nodes_pause(nodes);
             int err = measure_limit(result);
@@ -122,8 +140,10 @@ static int measure_parts(struct latency_result *result, const struct nodes *node
             if (!ping_many(pinger, min_u64(about->warmup, 1000), NULL, &wrong))
                 return complain_of(about, "lost");
         }
-        if (!ping_many(pinger, messages, &result->ours, &result->wrong))
+        histogram_reset(&result->part);
+        if (!ping_many(pinger, messages, &result->part, &result->wrong))
             return complain_of(about, "lost");
+        note_part(&result->part, &result->ours, &result->p50.ours_us, &result->p99.ours_us);
     }
     result->wrong += wrong;
     return 0;
@@ -155,6 +175,12 @@ static int connect_and_measure(struct latency_result *result, const struct nodes
     return status;
 }
 
+double latency_ratio(const struct latency_pair *pair)
+{
+    double limit = speed_series_median(&pair->limit_us);
+    return limit > 0 ? speed_series_median(&pair->ours_us) / limit : 0;
+}
+
 int latency_measure(const struct latency_case *about, struct latency_result *result)
 {
     struct nodes nodes;
@@ -176,13 +202,12 @@ int latency_measure(const struct latency_case *about, struct latency_result *res
                   cpus_pin(cpus_of_client(&result->plan, 0)) == 0;
     status = connect_and_measure(result, &nodes);
     if (pinned) sched_setaffinity(0, sizeof before, &before);
+    progress_clear();
     nodes_stop(&nodes);
     return status;
 }
 
 /* -------------------------------------------------------------------------------------- main */
-
-static const char *const verb_names[] = {"echo", "update", NULL};
 
 struct latency_options {
     struct options_common common;
@@ -205,7 +230,7 @@ static const struct option_spec latency_specs[] = {
     {.name = "size", .letter = 'm', .kind = OPTION_SIZE, FIELD(size), .shows = "BYTES", .low = 1,
      .high = 1 << 20, .help = "of a message, key and value (100)"},
     {.name = "verb", .kind = OPTION_CHOICE, FIELD(verb), .shows = "echo, update",
-     .choices = verb_names, .help = "what a message asks for (update)"},
+     .choices = sender_verb_names, .help = "what a message asks for (update)"},
     {.name = "servers", .letter = 'c', .kind = OPTION_NUMBER, FIELD(servers), .shows = "1",
      .low = 1, .high = 1, .help = "start a server even if a node runs"},
     {.name = "hgrm", .kind = OPTION_TEXT, FIELD(hgrm), .shows = "FILE",
@@ -228,21 +253,16 @@ static const struct command command_latency = {
                  "fero bench latency -c 1 --json --hgrm latency.hgrm"},
 };
 
-static double us(const struct histogram *histogram, double percentile)
-{
-    return (double)histogram_percentile_ns(histogram, percentile) / 1e3;
-}
-
 static void print_notes(const struct latency_result *result)
 {
-    printf("\n    %s of %u bytes, closed loop: time of service\n", verb_names[result->about.verb],
-           result->about.message_bytes);
+    printf("\n    %s of %u bytes, closed loop: time of service\n",
+           sender_verb_names[result->about.verb], result->about.message_bytes);
     if (result->about.limit)
-        printf(
-            "    bare ping-pong, spinning: p50 %.1f us, p99 %.1f us; ours is %.2f and %.2f of it\n",
-            us(&result->limit, 50), us(&result->limit, 99),
-            us(&result->ours, 50) / us(&result->limit, 50),
-            us(&result->ours, 99) / us(&result->limit, 99));
+        printf("    bare ping-pong, spinning, medians of the parts: p50 %.1f us, p99 %.1f us; ours "
+               "is %.2f and %.2f of it\n",
+               speed_series_median(&result->p50.limit_us),
+               speed_series_median(&result->p99.limit_us), latency_ratio(&result->p50),
+               latency_ratio(&result->p99));
     if (result->wrong > 0)
         printf("    NOT verified: %llu wrong replies\n", (unsigned long long)result->wrong);
 }
@@ -272,9 +292,7 @@ static int print_all(const struct latency_options *options, const struct latency
         print_notes(result);
     }
     if (options->hgrm != NULL && !write_hgrm(options->hgrm, &result->ours)) return 1;
-    if (options->svg != NULL && !report_draw_latency(options->svg, &result->ours,
-                                                     result->about.limit ? &result->limit : NULL))
-        return 1;
+    if (options->svg != NULL && !draw_latency(command_latency.name, options->svg, result)) return 1;
     return result->wrong > 0 ? 1 : 0;
 }
 
@@ -288,12 +306,14 @@ int bench_latency_main(int argc, char **argv)
     if (status != COMMAND_GO_ON) return status;
     status = options_settle(&command_latency, &options.common, options.servers > 0);
     if (status != COMMAND_GO_ON) return status;
+    if (options.svg != NULL && !draw_may_write(command_latency.name, options.svg)) return 1;
     if (options.verb == SENDER_UPDATE && options.size < SENDER_UPDATE_BYTES_MIN) {
         complain(&command_latency, "an update of %lld bytes has no room for a key: %d are sent",
                  (long long)options.size, SENDER_UPDATE_BYTES_MIN);
         options.size = SENDER_UPDATE_BYTES_MIN;
     }
     struct latency_case about = {.bench = "bench latency",
+                                 .step = "round trips",
                                  .name = options.common.name,
                                  .seeds = options.common.seeds,
                                  .shards = (uint32_t)options.common.shards,

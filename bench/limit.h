@@ -1,7 +1,7 @@
 /*
  * The machine's limit: how fast can this machine move a server's bytes and do its memory work if
- * there is nothing around it? Every figure of fero is quoted beside this one. See limit.c for what
- * is done and what is left out.
+ * there is nothing around it? Every figure of fero is quoted beside this one. See limit_throughput.c
+ * for what is done and what is left out.
  */
 #pragma once
 

@@ -26,6 +26,7 @@ static const struct bench benches[] = {
     {"all", "what \"make bench\" runs: speed and latency beside the limit", bench_all_main},
     {"speed", "how many records a second", bench_speed_main},
     {"latency", "how long one request takes", bench_latency_main},
+    {"crossing", "what a request costs that another shard owns", bench_crossing_main},
     {"limit", "a bare socket loop: what this machine could do", bench_limit_main},
     {"lane", "which queue between two shards is faster", bench_lane_main},
     {"table", "the hash table alone", bench_table_main},

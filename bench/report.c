@@ -30,14 +30,9 @@ const char *report_rate(double per_s, char text[REPORT_NUMBER_BYTES])
     return text;
 }
 
-static double per_s(const struct speed_result *result, double seconds)
-{
-    return seconds > 0 ? (double)result->about.records / seconds : 0;
-}
-
 static double mb_per_s(const struct speed_result *result, double seconds)
 {
-    return per_s(result, seconds) * result->about.message_bytes / (1 << 20);
+    return speed_per_s(result, seconds) * result->about.message_bytes / (1 << 20);
 }
 
 /* ------------------------------------------------------------------------------------ blocks */
@@ -50,7 +45,7 @@ static void put_line(FILE *to, const struct speed_result *result, const char *wh
     char speed[REPORT_NUMBER_BYTES];
     fprintf(to, "  * %s: %s ms (%s sec) | %s records/sec | %s MB/sec\n", what,
             report_number(seconds * 1e3, ms), report_number(seconds, sec),
-            report_number(per_s(result, seconds), rate),
+            report_number(speed_per_s(result, seconds), rate),
             report_number(mb_per_s(result, seconds), speed));
 }
 
@@ -79,11 +74,6 @@ static const char *busy_side(const struct speed_result *result)
     return server > client ? "server" : "client";
 }
 
-static const char *verb_name(const struct speed_case *about)
-{
-    return about->verb == SENDER_ECHO ? "echo" : "update";
-}
-
 static double us(const struct histogram *histogram, double percentile)
 {
     return (double)histogram_percentile_ns(histogram, percentile) / 1e3;
@@ -95,12 +85,14 @@ void report_notes(FILE *to, const struct speed_result *result)
     char high[REPORT_NUMBER_BYTES];
     const struct speed_case *about = &result->about;
     if (result->sacks_s.count > 1)
-        fprintf(to, "    %s, median of %u runs: sacks from %s/s to %s/s\n", verb_name(about),
-                result->sacks_s.count,
-                report_rate(per_s(result, speed_series_max(&result->sacks_s)), low),
-                report_rate(per_s(result, speed_series_min(&result->sacks_s)), high));
+        fprintf(to, "    %s, median of %u runs: sacks from %s/s to %s/s\n",
+                sender_verb_names[about->verb], result->sacks_s.count,
+                report_rate(speed_per_s(result, speed_series_max(&result->sacks_s)), low),
+                report_rate(speed_per_s(result, speed_series_min(&result->sacks_s)), high));
     else
-        fprintf(to, "    %s, one run\n", verb_name(about));
+        fprintf(to, "    %s, one run\n", sender_verb_names[about->verb]);
+    if (about->sockets > 1)
+        fprintf(to, "    %u sockets from each client to each server\n", about->sockets);
     if (about->rate_per_s > 0)
         fprintf(to, "    open loop at %s/s: ", report_rate(about->rate_per_s, low));
     else
@@ -116,7 +108,7 @@ void report_notes(FILE *to, const struct speed_result *result)
     double limit = speed_series_median(&result->limit_per_s);
     if (limit > 0)
         fprintf(to, "    limit %s/s, share %.2f\n", report_rate(limit, high),
-                per_s(result, speed_series_median(&result->sacks_s)) / limit);
+                speed_per_s(result, speed_series_median(&result->sacks_s)) / limit);
     if (speed_is_verified(result))
         fprintf(to, "    verified: %llu replies, last values of %llu keys\n",
                 (unsigned long long)result->replies, (unsigned long long)result->keys_checked);
@@ -133,10 +125,10 @@ static void put_json_line(FILE *to, const struct speed_result *result, const cha
 {
     double median = speed_series_median(seconds);
     fprintf(to, "\"%s_ms\":%.3f,\"%s_per_s\":%.2f,\"%s_mb_per_s\":%.2f,", what, median * 1e3, what,
-            per_s(result, median), what, mb_per_s(result, median));
+            speed_per_s(result, median), what, mb_per_s(result, median));
     fprintf(to, "\"%s_per_s_min\":%.2f,\"%s_per_s_max\":%.2f,", what,
-            per_s(result, speed_series_max(seconds)), what,
-            per_s(result, speed_series_min(seconds)));
+            speed_per_s(result, speed_series_max(seconds)), what,
+            speed_per_s(result, speed_series_min(seconds)));
 }
 
 void report_machine_json(FILE *to)
@@ -153,10 +145,12 @@ void report_json(FILE *to, const struct speed_result *result)
     char cpus[CPUS_TEXT_BYTES];
     const struct speed_case *about = &result->about;
     fprintf(to, "{\"bench\":\"speed\",\"verb\":\"%s\",\"records\":%llu,\"message_bytes\":%u,",
-            verb_name(about), (unsigned long long)about->records, about->message_bytes);
-    fprintf(to, "\"servers\":%u,\"shards\":%u,\"clients\":%u,\"keys\":%llu,\"runs\":%u,",
-            about->servers, about->shards, about->clients, (unsigned long long)about->keys,
-            result->sacks_s.count);
+            sender_verb_names[about->verb], (unsigned long long)about->records,
+            about->message_bytes);
+    fprintf(to,
+            "\"servers\":%u,\"shards\":%u,\"clients\":%u,\"sockets\":%u,\"keys\":%llu,\"runs\":%u,",
+            about->servers, about->shards, about->clients, about->sockets,
+            (unsigned long long)about->keys, result->sacks_s.count);
     fprintf(to, "\"stable_ms\":%.3f,\"connected_ms\":%.3f,", result->stable_ms,
             result->connected_ms);
     put_json_line(to, result, "tacks", &result->tacks_s);
@@ -178,7 +172,7 @@ void report_json(FILE *to, const struct speed_result *result)
     double limit = speed_series_median(&result->limit_per_s);
     if (limit > 0)
         fprintf(to, "\"limit_per_s\":%.2f,\"share_of_limit\":%.4f,", limit,
-                per_s(result, speed_series_median(&result->sacks_s)) / limit);
+                speed_per_s(result, speed_series_median(&result->sacks_s)) / limit);
     fprintf(to, "\"replies\":%llu,\"failed\":%llu,\"keys_checked\":%llu,\"mismatches\":%llu,",
             (unsigned long long)result->replies, (unsigned long long)result->failed,
             (unsigned long long)result->keys_checked, (unsigned long long)result->mismatches);
@@ -223,7 +217,7 @@ void report_latency_json(FILE *to, const struct latency_result *result)
     static const char *const waiting[] = {"adaptive", "busy-poll", "idle"};
     char cpus[CPUS_TEXT_BYTES];
     fprintf(to, "{\"bench\":\"latency\",\"verb\":\"%s\",\"messages\":%llu,\"message_bytes\":%u,",
-            about->verb == SENDER_ECHO ? "echo" : "update", (unsigned long long)about->messages,
+            sender_verb_names[about->verb], (unsigned long long)about->messages,
             about->message_bytes);
     fprintf(to, "\"loop\":\"closed\",\"waiting\":\"%s\",\"mean_us\":%.3f,", waiting[about->waiting],
             histogram_mean_ns(&result->ours) / 1e3);
@@ -237,9 +231,8 @@ void report_latency_json(FILE *to, const struct latency_result *result)
         fprintf(to,
                 "\"limit_p50_us\":%.3f,\"limit_p99_us\":%.3f,\"p50_of_limit\":%.3f,"
                 "\"p99_of_limit\":%.3f,",
-                us(&result->limit, 50), us(&result->limit, 99),
-                us(&result->ours, 50) / us(&result->limit, 50),
-                us(&result->ours, 99) / us(&result->limit, 99));
+                us(&result->limit, 50), us(&result->limit, 99), latency_ratio(&result->p50),
+                latency_ratio(&result->p99));
     fprintf(to, "\"wrong\":%llu,\"cpus\":", (unsigned long long)result->wrong);
     cpus_describe(&result->plan, cpus);
     json_put_string(to, cpus, strlen(cpus));
@@ -248,17 +241,28 @@ void report_latency_json(FILE *to, const struct latency_result *result)
     fputs("}\n", to);
 }
 
-/* ------------------------------------------------------------------------------------ charts */
+/* ---------------------------------------------------------------------------------- crossing */
 
-bool report_draw_speed(const char *path, const struct speed_result *results, uint32_t count)
+void report_crossing_json(FILE *to, const struct crossing_result *result)
 {
-    (void)path, (void)results, (void)count;
-    return false;
-}
-
-bool report_draw_latency(const char *path, const struct histogram *ours,
-                         const struct histogram *limit)
-{
-    (void)path, (void)ours, (void)limit;
-    return false;
+    const struct crossing_case *about = &result->about;
+    char cpus[CPUS_TEXT_BYTES];
+    fprintf(to, "{\"bench\":\"crossing\",\"records\":%llu,\"message_bytes\":%u,\"keys\":%u,",
+            (unsigned long long)about->records, about->message_bytes, about->keys);
+    fprintf(to, "\"runs\":%u,\"none_per_s\":%.2f,\"half_per_s\":%.2f,", result->ratio.count,
+            speed_series_median(&result->none.per_s), speed_series_median(&result->half.per_s));
+    fprintf(to, "\"none_server_ns_per_msg\":%.2f,\"half_server_ns_per_msg\":%.2f,",
+            speed_series_median(&result->none.server_ns_per_msg),
+            speed_series_median(&result->half.server_ns_per_msg));
+    fprintf(to, "\"half_of_none\":%.3f,\"half_of_none_min\":%.3f,\"half_of_none_max\":%.3f,",
+            speed_series_median(&result->ratio), speed_series_min(&result->ratio),
+            speed_series_max(&result->ratio));
+    fprintf(to, "\"crossed\":%.4f,\"replies\":%llu,\"failed\":%llu,\"verified\":%s,\"cpus\":",
+            result->crossed, (unsigned long long)result->replies,
+            (unsigned long long)result->failed, crossing_is_verified(result) ? "true" : "false");
+    cpus_describe(&result->plan, cpus);
+    json_put_string(to, cpus, strlen(cpus));
+    fputc(',', to);
+    report_machine_json(to);
+    fputs("}\n", to);
 }

@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 
+#include "bench/crossing.h"
 #include "bench/histogram.h"
 #include "bench/latency.h"
 #include "bench/speed.h"
@@ -26,10 +27,7 @@ void report_json(FILE *to, const struct speed_result *result);
 void report_latency(FILE *to, const struct histogram *histogram);
 void report_latency_json(FILE *to, const struct latency_result *result);
 
-/* Draws a chart of results into `path`; false after one line. */
-bool report_draw_speed(const char *path, const struct speed_result *results, uint32_t count);
-bool report_draw_latency(const char *path, const struct histogram *ours,
-                         const struct histogram *limit);
+void report_crossing_json(FILE *to, const struct crossing_result *result);
 
 /* 1234567 is "1.23M". Returns `text`. */
 const char *report_rate(double per_s, char text[REPORT_NUMBER_BYTES]);

@@ -23,6 +23,7 @@
  */
 #include "bench/sender.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +33,7 @@
 #include "base/ck.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "bench/progress.h"
 #include "cli/json.h"
 
 #define CONNECT_MS 10000
@@ -43,7 +45,12 @@
 /* More than a session's window, so that a slot is free when its turn comes again. */
 #define SLOTS 65536
 #define PATTERN 0x5a
+#define PROGRESS_MS 50
 #define WARMUP_MAX 4000000
+#define WINDOW_BYTES (4 * MIB)
+#define WINDOW_BYTES_MIN (64 * KIB)
+
+const char *const sender_verb_names[] = {"echo", "update", NULL};
 
 enum sender_task { TASK_CONNECT, TASK_WARM, TASK_ASK, TASK_RUN, TASK_CHECK, TASK_END };
 
@@ -55,7 +62,7 @@ struct slot {
     uint64_t word;         /* a time in ns, or a number */
 };
 
-/* One node as this client sees it. */
+/* One node as this client sees it through one runtime. */
 struct target {
     fero *runtime;
     fero_cache *cache;
@@ -70,7 +77,7 @@ struct sender {
     pthread_t thread;
     uint32_t index;
     uint32_t targets_count;
-    struct target targets[NODES_MAX];
+    struct target *targets; /* one for each socket of each node */
     uint64_t records;
     uint64_t keys_first; /* of this client's range */
     uint64_t keys_count;
@@ -105,6 +112,7 @@ struct sender {
 struct senders {
     struct sender_options options;
     enum sender_task task;
+    const char *step;
     pthread_barrier_t barrier;
     uint32_t started;
     uint64_t runs;
@@ -257,6 +265,14 @@ static struct so_far targets_so_far(const struct sender *sender)
     return so_far;
 }
 
+/* Events done, or negative after one line. */
+static inline int pump_target(struct sender *sender, uint64_t target, int64_t wait_ms)
+{
+    int done = fero_run(sender->targets[target].runtime, wait_ms);
+    if (UNLIKELY(done < 0)) complain_of(sender, "lost");
+    return done;
+}
+
 /* Lets the library work, waiting up to `wait_ms` where there is nothing to do; false: it failed. */
 static bool pump(struct sender *sender, int64_t wait_ms)
 {
@@ -265,11 +281,8 @@ static bool pump(struct sender *sender, int64_t wait_ms)
     /* With several servers, nobody may sleep on one of them for long. */
     if (sender->targets_count > 1 && wait_ms > 1) wait_ms = 0;
     for (uint32_t i = 0; i < sender->targets_count; i++) {
-        int done = fero_run(sender->targets[i].runtime, wait_ms);
-        if (UNLIKELY(done < 0)) {
-            complain_of(sender, "lost");
-            return false;
-        }
+        int done = pump_target(sender, i, wait_ms);
+        if (UNLIKELY(done < 0)) return false;
         events += done;
     }
     if (begin_ns != 0 && events == 0) sender->idle_ns += clock_now_ns() - begin_ns;
@@ -334,6 +347,20 @@ static ALWAYS_INLINE int send_record(struct sender *sender, enum sender_verb ver
     return fero_update(cache, (fero_slice){&key, sizeof key}, value, wopts, NULL);
 }
 
+/*
+ * The key of a run's record `i`. A key always goes to the same target, so that its updates stay in
+ * order; with several targets the records of a burst have keys of one of them, so that they leave in
+ * one send.
+ */
+static inline uint64_t draw_index(const struct sender *sender, uint64_t *state, uint64_t i)
+{
+    uint64_t targets = sender->targets_count;
+    uint64_t index = draw(state, sender->keys_count);
+    if (targets == 1) return index;
+    uint64_t moved = index - index % targets + i / BURST % targets;
+    return moved < sender->keys_count ? moved : index;
+}
+
 /* How the records of a run are chosen and timed. */
 struct course {
     uint64_t count;
@@ -345,7 +372,7 @@ struct course {
 static ALWAYS_INLINE uint64_t next_index(const struct sender *sender, const struct course *course,
                                          uint64_t *state, uint64_t i)
 {
-    return course->in_order ? i % sender->keys_count : draw(state, sender->keys_count);
+    return course->in_order ? i % sender->keys_count : draw_index(sender, state, i);
 }
 
 static fero_wopts wopts_of(const struct sender *sender, enum sender_verb verb, bool timed)
@@ -357,6 +384,15 @@ static fero_wopts wopts_of(const struct sender *sender, enum sender_verb verb, b
                         .timeout_ms = 60000,
                         .done = verb == SENDER_ECHO ? echo : update,
                         .ud = (void *)(uintptr_t)sender};
+}
+
+/* After a burst whose last record was `i`: with many sockets only its own has something to do. */
+static inline bool pump_burst(struct sender *sender, const struct course *course, uint64_t i,
+                              int err)
+{
+    if (err == FERO_E_AGAIN) return pump(sender, 100);
+    if (sender->targets_count == 1 || course->in_order) return pump(sender, 0);
+    return pump_target(sender, i / BURST % sender->targets_count, 0) >= 0;
 }
 
 /* As fast as the window allows. `verb` is a constant to the compiler in each of its two copies. */
@@ -394,7 +430,7 @@ static ALWAYS_INLINE bool send_closed(struct sender *sender, enum sender_verb ve
             complain_of(sender, "cannot send");
             return false;
         }
-        if (!pump(sender, err == FERO_E_AGAIN ? 100 : 0)) return false;
+        if (!pump_burst(sender, course, i - 1, err)) return false;
         store_relaxed_u64(&sender->progress, i);
     }
     return wait_for_ends(sender, course->count);
@@ -463,13 +499,18 @@ static void connect_targets(struct sender *sender)
 {
     const struct sender_options *options = &sender->all->options;
     static const int32_t idle[] = {FERO_IDLE_ADAPTIVE, FERO_IDLE_BUSY_POLL, FERO_IDLE_SLEEP};
-    for (uint32_t i = 0; i < options->nodes->count; i++) {
+    uint32_t nodes = options->nodes->count;
+    for (uint32_t i = 0; i < nodes * options->sockets; i++) {
         struct target *target = &sender->targets[i];
-        const char *seeds[] = {options->nodes->list[i].address, NULL};
+        const char *seeds[] = {options->nodes->list[i % nodes].address, NULL};
         fero_runtime_opts runtime_opts = {.size = sizeof runtime_opts,
                                           .client = 1,
                                           .seeds = seeds,
                                           .idle = idle[options->waiting]};
+        /* All sockets together have about the window that one has. */
+        if (options->sockets > 1)
+            runtime_opts.window_bytes =
+                (int64_t)max_u64(WINDOW_BYTES / options->sockets, WINDOW_BYTES_MIN);
         if (fero_start(&runtime_opts, &target->runtime) < 0) {
             complain_of(sender, "cannot start");
             return;
@@ -529,7 +570,7 @@ static void check_updates(struct sender *sender)
     wopts.done = on_checked;
     memset(sender->last, 0, sender->keys_count * sizeof *sender->last);
     for (uint64_t i = 0; i < sender->records; i++)
-        sender->last[draw(&state, sender->keys_count)] = (uint32_t)i + 1;
+        sender->last[draw_index(sender, &state, i)] = (uint32_t)i + 1;
     uint64_t asked = 0;
     targets_begin(sender);
     for (uint64_t index = 0; index < sender->keys_count; index++) {
@@ -559,7 +600,8 @@ static void check_updates(struct sender *sender)
 static void ask_servers(struct sender *sender)
 {
     sender->server_cpu_ns = sender->server_spin_ns = 0;
-    for (uint32_t i = 0; i < sender->targets_count; i++) {
+    /* The first socket of each node will do. */
+    for (uint32_t i = 0; i < sender->all->options.nodes->count; i++) {
         fero_op *op = NULL;
         fero_result result;
         fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY};
@@ -606,6 +648,8 @@ static void *sender_thread(void *argument)
         pthread_barrier_wait(&all->barrier);
         ended = all->task == TASK_END;
         do_task(sender);
+        /* Done, or failed: there is no more to wait for. */
+        store_relaxed_u64(&sender->progress, sender->records);
         pthread_barrier_wait(&all->barrier);
     }
     for (uint32_t i = 0; i < sender->targets_count; i++) {
@@ -617,12 +661,29 @@ static void *sender_thread(void *argument)
 
 /* ------------------------------------------------------------------------------- main thread */
 
+/* Says how far the run is, for as long as it takes to send it. */
+static void watch(const struct senders *senders)
+{
+    while (progress_is_shown()) {
+        uint64_t sent = 0;
+        for (uint32_t i = 0; i < senders->options.clients; i++)
+            sent += load_relaxed_u64(&senders->list[i].progress);
+        if (sent >= senders->options.records) return;
+        progress_say("%s: %.0f %%", senders->step,
+                     100 * (double)sent / (double)senders->options.records);
+        poll(NULL, 0, PROGRESS_MS);
+    }
+}
+
 /* All clients do `task`; false if one has failed by now. */
 static bool everyone(struct senders *senders, enum sender_task task)
 {
     bool good = true;
     senders->task = task;
+    for (uint32_t i = 0; i < senders->options.clients; i++)
+        store_relaxed_u64(&senders->list[i].progress, 0);
     pthread_barrier_wait(&senders->barrier);
+    if (task == TASK_RUN) watch(senders);
     pthread_barrier_wait(&senders->barrier);
     for (uint32_t i = 0; i < senders->options.clients; i++)
         if (senders->list[i].failed) good = false;
@@ -645,10 +706,13 @@ static bool sender_init(struct sender *sender, struct senders *all, uint32_t ind
     sender->number_mask =
         sender->value_bytes >= 8 ? UINT64_MAX : ((uint64_t)1 << (8 * sender->value_bytes)) - 1;
     sender->value = memory_take(sender->value_bytes + 8);
+    sender->targets = memory_take(options->nodes->count * options->sockets * sizeof(struct target));
     sender->slots = memory_take(SLOTS * sizeof(struct slot));
     sender->latencies = memory_take(sizeof(struct histogram));
     if (update) sender->last = memory_take(keys * sizeof *sender->last);
-    if (sender->value == NULL || sender->slots == NULL || sender->latencies == NULL) return false;
+    if (sender->value == NULL || sender->targets == NULL || sender->slots == NULL ||
+        sender->latencies == NULL)
+        return false;
     memset(sender->value, PATTERN, sender->value_bytes + 8);
     histogram_reset(sender->latencies);
     return !update || sender->last != NULL;
@@ -658,6 +722,7 @@ static void senders_free(struct senders *senders)
 {
     for (uint32_t i = 0; senders->list != NULL && i < senders->options.clients; i++) {
         memory_put(senders->list[i].value);
+        memory_put(senders->list[i].targets);
         memory_put(senders->list[i].slots);
         memory_put(senders->list[i].latencies);
         memory_put(senders->list[i].last);
@@ -688,6 +753,8 @@ struct senders *senders_start(const struct sender_options *options, double *conn
 {
     ASSERT(options->clients > 0);
     ASSERT(options->clients <= SENDERS_MAX);
+    ASSERT(options->sockets > 0);
+    ASSERT(options->sockets <= SENDER_SOCKETS_MAX);
     ASSERT(options->records < UINT32_MAX);
     ASSERT(options->verb != SENDER_UPDATE || options->message_bytes >= SENDER_UPDATE_BYTES_MIN);
     struct senders *senders = memory_take(sizeof *senders);
@@ -735,9 +802,10 @@ static void add_up(const struct senders *senders, struct sender_figures *figures
     figures->sacks_s = (double)(sacks_ns - start_ns) / 1e9;
 }
 
-bool senders_run(struct senders *senders, struct sender_figures *figures,
+bool senders_run(struct senders *senders, const char *step, struct sender_figures *figures,
                  struct histogram *latencies)
 {
+    senders->step = step;
     *figures = (struct sender_figures){0};
     senders->runs++;
     if (!everyone(senders, TASK_ASK)) return false;

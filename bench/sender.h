@@ -1,6 +1,6 @@
 /*
  * The client side of the speed bench: one thread for each client, with a runtime and a connection of
- * its own to every server. See sender.c for what is timed.
+ * its own to every server, or several. See sender.c for what is timed.
  */
 #pragma once
 
@@ -15,11 +15,13 @@
 #include "fero.h"
 
 #define SENDERS_MAX 256
+#define SENDER_SOCKETS_MAX 256
 #define SENDER_KEY_BYTES 8
 /* An update has a key and at least one byte of value. */
 #define SENDER_UPDATE_BYTES_MIN (SENDER_KEY_BYTES + 1)
 
 enum sender_verb { SENDER_ECHO, SENDER_UPDATE };
+extern const char *const sender_verb_names[]; /* ends with NULL */
 
 struct sender_options {
     const char *bench; /* for complaints */
@@ -27,6 +29,7 @@ struct sender_options {
     const struct nodes *nodes;
     const struct cpus_plan *plan;
     uint32_t clients;
+    uint32_t sockets; /* of each client to each node: a runtime of its own for each */
     enum sender_verb verb;
     uint32_t message_bytes; /* key and value */
     uint64_t records;       /* of all clients together */
@@ -62,10 +65,11 @@ MUST_CHECK struct senders *senders_start(const struct sender_options *options,
                                          double *connected_ms);
 /*
  * Sends all records once and checks what the servers then hold. `latencies` gets the times of all
- * messages in an open loop, else of a sample. False after one line: the connection is lost.
+ * messages in an open loop, else of a sample; `step` is for the line of progress. False after one
+ * line: the connection is lost.
  */
-MUST_CHECK bool senders_run(struct senders *senders, struct sender_figures *figures,
-                            struct histogram *latencies);
+MUST_CHECK bool senders_run(struct senders *senders, const char *step,
+                            struct sender_figures *figures, struct histogram *latencies);
 void senders_stop(struct senders *senders);
 
 /* In the closed loop, one of so many messages is timed. */

@@ -14,11 +14,14 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "bench/bench.h"
+#include "bench/draw.h"
 #include "bench/limit.h"
 #include "bench/options.h"
+#include "bench/progress.h"
 #include "bench/report.h"
 
 #define RESULTS_MAX 256
+#define STEP_BYTES 96
 
 /* ------------------------------------------------------------------------------------ series */
 
@@ -65,7 +68,7 @@ static int measure_limit(const struct speed_result *result, double *per_s)
     options.records = about->records;
     options.records_warmup = max_u64(about->records / 4, 100000);
     options.keys = (uint32_t)min_u64(about->keys, UINT32_MAX);
-    options.connections = about->clients;
+    options.connections = about->clients * about->sockets;
     options.client_cpu = cpus_of_client(&result->plan, 0);
     options.server_cpu = cpus_of_server(&result->plan, 0);
     int err = limit_throughput(&options, &limit);
@@ -107,20 +110,33 @@ static void add_run(struct speed_result *result, const struct sender_figures *fi
     result->mismatches += figures->mismatches;
 }
 
+static const char *step_of(const struct speed_case *about, uint32_t run, char text[STEP_BYTES])
+{
+    char made_up[STEP_BYTES / 2];
+    snprintf(made_up, sizeof made_up, "%s, %u bytes", sender_verb_names[about->verb],
+             about->message_bytes);
+    snprintf(text, STEP_BYTES, "%.60s, run %u of %u", about->step != NULL ? about->step : made_up,
+             run + 1, about->runs);
+    return text;
+}
+
 static int run_all(struct speed_result *result, const struct nodes *nodes, struct senders *senders)
 {
     const struct speed_case *about = &result->about;
     for (uint32_t run = 0; run < about->runs; run++) {
         struct sender_figures figures;
         double limit_per_s;
+        char step[STEP_BYTES];
+        step_of(about, run, step);
         if (about->limit) {
+            progress_say("%s: limit", step);
             nodes_pause(nodes);
             int err = measure_limit(result, &limit_per_s);
             nodes_resume(nodes);
             if (err < 0) return 1;
             speed_series_add(&result->limit_per_s, limit_per_s);
         }
-        if (!senders_run(senders, &figures, &result->latencies)) return 1;
+        if (!senders_run(senders, step, &figures, &result->latencies)) return 1;
         add_run(result, &figures);
     }
     return 0;
@@ -155,6 +171,7 @@ int speed_measure(const struct speed_case *about, struct speed_result *result)
                                      .nodes = &nodes,
                                      .plan = &result->plan,
                                      .clients = about->clients,
+                                     .sockets = about->sockets,
                                      .verb = about->verb,
                                      .message_bytes = about->message_bytes,
                                      .records = about->records,
@@ -165,9 +182,15 @@ int speed_measure(const struct speed_case *about, struct speed_result *result)
                                      .seed = 20170627};
     struct senders *senders = senders_start(&options, &result->connected_ms);
     status = senders == NULL ? 3 : run_all(result, &nodes, senders);
+    progress_clear();
     if (senders != NULL) senders_stop(senders);
     nodes_stop(&nodes);
     return status;
+}
+
+double speed_per_s(const struct speed_result *result, double seconds)
+{
+    return seconds > 0 ? (double)result->about.records / seconds : 0;
 }
 
 bool speed_is_verified(const struct speed_result *result)
@@ -177,8 +200,6 @@ bool speed_is_verified(const struct speed_result *result)
 
 /* ------------------------------------------------------------------------------- permutations */
 
-static const char *const verb_names[] = {"echo", "update", NULL};
-
 struct speed_options {
     struct options_common common;
     struct number_list sizes;
@@ -186,6 +207,7 @@ struct speed_options {
     struct number_list clients;
     struct number_list servers;
     int32_t verb;
+    int64_t sockets;
     int64_t keys;
     int64_t warmup;
     int64_t rate;
@@ -204,8 +226,10 @@ static const struct option_spec speed_specs[] = {
      .low = 1, .high = SENDERS_MAX, .help = "clients, a thread each (1)"},
     {.name = "servers", .letter = 'c', .kind = OPTION_NUMBERS, FIELD(servers), .shows = "N[,...]",
      .low = 1, .high = NODES_MAX, .help = "servers to start, a process each (1)"},
+    {.name = "sockets", .kind = OPTION_NUMBER, FIELD(sockets), .shows = "N", .low = 1,
+     .high = SENDER_SOCKETS_MAX, .help = "connections of each client to each server (1)"},
     {.name = "verb", .kind = OPTION_CHOICE, FIELD(verb), .shows = "echo, update",
-     .choices = verb_names, .help = "what a message asks for (update)"},
+     .choices = sender_verb_names, .help = "what a message asks for (update)"},
     {.name = "keys", .kind = OPTION_SIZE, FIELD(keys), .shows = "N", .low = 1, .high = 1 << 30,
      .help = "distinct random keys of all clients (1000000)"},
     {.name = "rate", .kind = OPTION_SIZE, FIELD(rate), .shows = "N", .low = 1, .high = 1000000000,
@@ -282,6 +306,7 @@ static int run_permutations(const struct speed_options *options, struct speed_re
                                .seeds = options->common.seeds,
                                .shards = (uint32_t)options->common.shards,
                                .verb = (enum sender_verb)options->verb,
+                               .sockets = (uint32_t)options->sockets,
                                .keys = (uint64_t)options->keys,
                                .warmup = (uint64_t)options->warmup,
                                .rate_per_s = (double)options->rate,
@@ -303,13 +328,15 @@ static int run_permutations(const struct speed_options *options, struct speed_re
 int bench_speed_main(int argc, char **argv)
 {
     const struct command *command = &command_speed;
-    struct speed_options options = {.verb = SENDER_UPDATE, .keys = 1000000, .runs = 1};
+    struct speed_options options = {
+        .verb = SENDER_UPDATE, .sockets = 1, .keys = 1000000, .runs = 1};
     options.common = (struct options_common)OPTIONS_COMMON_DEFAULT;
     int count;
     int status = command_parse(command, argc - 1, argv + 1, &options, &count);
     if (status != COMMAND_GO_ON) return status;
     status = options_settle(command, &options.common, options.servers.count > 0);
     if (status != COMMAND_GO_ON) return status;
+    if (options.svg != NULL && !draw_may_write(command->name, options.svg)) return 1;
     list_default(&options.sizes, 100);
     list_default(&options.records, 1000000);
     list_default(&options.clients, 1);
@@ -329,7 +356,8 @@ int bench_speed_main(int argc, char **argv)
     uint32_t results_count;
     status = run_permutations(&options, results, &results_count);
     if (status != 0 && results_count == 0) options.svg = NULL;
-    if (options.svg != NULL && !report_draw_speed(options.svg, results, results_count)) status = 1;
+    if (options.svg != NULL && !draw_speed(command->name, options.svg, results, results_count))
+        status = 1;
     memory_release(results, RESULTS_MAX * sizeof *results);
     return status;
 }

@@ -14,11 +14,13 @@
 
 struct speed_case {
     const char *bench; /* for complaints */
+    const char *step;  /* for the line of progress; NULL: made up from the case */
     const char *name;  /* of the cache */
     const char *seeds; /* of running nodes; NULL: own servers */
     uint64_t records;
     uint32_t message_bytes;
     uint32_t clients;
+    uint32_t sockets; /* of each client to each server */
     uint32_t servers;
     uint32_t shards; /* of each own server */
     enum sender_verb verb;
@@ -63,5 +65,7 @@ struct speed_result {
 
 /* Fills `result`, which is large, so not on a stack. 0, or an exit status after one line. */
 MUST_CHECK int speed_measure(const struct speed_case *about, struct speed_result *result);
+/* Records a second, if a run took so long. */
+double speed_per_s(const struct speed_result *result, double seconds);
 /* Every record was replied to without error, and the end state is the expected one. */
 bool speed_is_verified(const struct speed_result *result);

@@ -52,6 +52,13 @@ check "five bytes have no room for a key, so nine are sent" has_line ', 9 bytes$
 run "$FERO" bench speed -r 5000 -c 1 --seeds 127.0.0.1:1
 check "own servers or running ones" fails_with 2 -c --seeds
 
+run "$FERO" bench speed -r 20000 --keys 5000 -c 2 -l 2 --sockets 7 --limit
+check "many sockets" has_line 'verified: 20000 replies'
+check "they are named" has_line '^    7 sockets from each client to each server$'
+run "$FERO" bench speed -r 20000 --verb echo --keys 3 -c 1 --sockets 20 --json
+check "more sockets than keys" has_text '"sockets":20,'
+check "all of it is verified" has_text '"verified":true'
+
 start_node bench demo --shards 2
 run "$FERO" bench speed -r 20000 --keys 5000 --seeds "$NODE"
 check "a running node" has_line 'verified: 20000 replies'
@@ -78,3 +85,54 @@ run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --busy-poll
 check "latency with busy polling" is_status 0
 run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --idle
 check "latency with sleeping" is_status 0
+
+# ---- crossing ----------------------------------------------------------------------------------
+
+run "$FERO" bench crossing -r 20000 --keys 2000 --runs 2 --json
+check "crossing" is_status 0
+check "its keys" json_keys none_server_ns_per_msg half_server_ns_per_msg half_of_none
+check "half of the requests crossed" has_text '"verified":true'
+run "$FERO" bench crossing -r 20000 --keys 2000 --runs 2
+check "crossing for people" has_line 'CPU time a message: [0-9.]+ of none crossing'
+
+# ---- charts ------------------------------------------------------------------------------------
+
+bars_in() { grep -c '<rect class="bar ' "$1"; }
+has_bars() { [ "$(bars_in "$1")" -eq "$2" ]; }
+
+run "$FERO" bench speed -m 10,100 -r 5000 --keys 1000 -c 1 --limit --svg "$folder/speed.svg"
+check "speed draws a chart" is_status 0
+check "it has three bars for each permutation" has_bars "$folder/speed.svg" 6
+check "it has the limit of each" [ "$(grep -c '>limit .*/s<' "$folder/speed.svg")" -eq 2 ]
+run "$FERO" bench latency --messages 300 --warmup 100 -c 1 --limit --svg "$folder/latency.svg"
+check "latency draws a chart" is_status 0
+check "it has a curve for each side" [ "$(grep -c '<path class="curve ' "$folder/latency.svg")" -eq 2 ]
+run "$FERO" bench speed -r 5000 -c 1 --svg "$folder/nosuch/speed.svg"
+check "a chart in a folder that is not there" fails_with 1 nosuch/speed.svg 'No such file'
+run "$FERO" bench latency -c 1 --svg "$folder"
+check "a chart in place of a folder" fails_with 1 "$folder" 'Is a directory'
+
+# ---- all ---------------------------------------------------------------------------------------
+
+run "$FERO" bench all --quick --json --svg "$folder/all.svg"
+check "all, quickly, as JSON" is_status 0
+check "nine lines: five speeds, two latencies, the crossing, the promises" \
+    [ "$(printf '%s\n' "$OUT" | wc -l)" -eq 9 ]
+check "with all promised keys" json_keys tacks_per_s yacks_per_s sacks_per_s p50_us p99_us p999_us \
+    limit_per_s share_of_limit server_ns_per_msg half_of_none promises
+check "its chart has a bar for each promise" has_bars "$folder/all.svg" \
+    "$(printf '%s\n' "$OUT" | grep -o '"what":' | wc -l)"
+run "$FERO" bench all --quick
+check "all for people" is_status 0
+check "each target is met or missed" \
+    [ "$(printf '%s\n' "$OUT" | grep -Ec '[<>]= [0-9.]+( and 8M/s)? +(met|missed)$')" -eq 10 ]
+check "nothing but the report" [ -z "$(printf '%s' "$OUT" | tr -d '[:print:]\n')" ]
+
+# ---- progress ----------------------------------------------------------------------------------
+
+if command -v script >/dev/null; then
+    run script -qec "$FERO bench speed -c 1 -r 5000 --keys 1000 --runs 2" /dev/null
+    check "progress on a terminal" has_text 'update, 100 bytes, run 2 of 2'
+fi
+run "$FERO" bench speed -c 1 -r 5000 --keys 1000 --runs 2
+check "none elsewhere" [ "${ERR#*run 2 of 2}" = "$ERR" ]
