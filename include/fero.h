@@ -3,16 +3,24 @@
  *
  * A runtime (struct fero) is shards, connections and memory; a cache is a named service and its
  * state. A server's runtime has one thread for every shard. A client's runtime has no thread: the
- * caller's own loop drives it, through fero_run or by polling fero_fd.
+ * caller's own loop drives it, through fero_run. examples/ has a program for each.
  *
  * Rules of this header
- *   - Handles are opaque. Every struct that the caller fills begins with `size`; 0 in a field means
- *     the default, FERO_OFF means none or switched off.
+ *   - Handles are opaque. Every struct that the caller fills begins with `size`, to be set to
+ *     sizeof the struct; 0 in another field means the default, FERO_OFF means none or switched off
+ *     where the field says so.
+ *   - Units stand last in a name: _ms, _bytes. Times are durations, measured from the call.
  *   - Functions return 0 (or a count) or a negative FERO_E_...; fero_errmsg has the details of the
- *     calling thread's last failure, and says what to do next.
- *   - Memory handed to a callback is borrowed until the callback returns.
+ *     calling thread's last failure, and says what to do next. Where no error is listed, only
+ *     FERO_E_INVAL is possible, for a NULL or a handle of the other kind of runtime.
+ *   - A pointer given to a function is borrowed until it returns, unless its comment says
+ *     otherwise. Memory handed to a callback is borrowed until the callback returns.
  *   - Nothing blocks except fero_start, fero_open, fero_run, fero_wait, fero_close and fero_stop.
- *   - A client's runtime belongs to the thread that started it. Handlers run on shard threads.
+ *   - Threads: a client's runtime, its caches and its operations belong to the thread that started
+ *     it; another thread starts a runtime of its own. A server's runtime may be started, used and
+ *     stopped by any thread, by one at a time. Handlers run on shard threads.
+ *   - The library installs no signal handler, prints nothing, and ends the process only where it
+ *     finds itself broken (an assertion).
  */
 #ifndef FERO_H
 #define FERO_H 1
@@ -35,16 +43,20 @@ extern "C" {
 #define FERO_VERSION "0.1.0"
 #define FERO_OFF ((int64_t)-1)
 
-typedef struct fero fero;
-typedef struct fero_cache fero_cache;
-typedef struct fero_op fero_op;
+typedef struct fero fero;             /* a runtime: fero_start to fero_stop */
+typedef struct fero_cache fero_cache; /* fero_open to fero_close, or the runtime's fero_stop */
+typedef struct fero_op fero_op;       /* a request to wait for: a call's `op` to fero_op_free */
 
 /* ---------------------------------------------------------------------------------- values */
 
+/* A run of bytes. `ptr` may be NULL where `len` is 0. */
 typedef struct fero_slice {
     const void *ptr;
-    size_t len;
+    size_t len; /* bytes */
 } fero_slice;
+
+/* Strings and JSON text are stored and given back as they are: whether they are UTF-8 or JSON is
+   not checked. */
 
 #define FERO_T_UNDEFINED 0
 #define FERO_T_STRING 1 /* UTF-8 */
@@ -55,10 +67,11 @@ typedef struct fero_slice {
 #define FERO_T_BYTES 6
 #define FERO_T_INT64 7 /* in .i64 */
 
+/* A value. Only the field that belongs to its type is read; the library sets the others to 0. */
 typedef struct fero_val {
     int32_t type; /* FERO_T_... */
     int32_t reserved;
-    fero_slice s; /* string, JSON text, bytes */
+    fero_slice s; /* string, JSON text, bytes; borrowed */
     double num;
     int64_t i64;
 } fero_val;
@@ -66,27 +79,31 @@ typedef struct fero_val {
 /* ---------------------------------------------------------------------------------- errors */
 
 #define FERO_OK 0
-#define FERO_E_INVAL -1    /* bad argument or option */
-#define FERO_E_NOMEM -2    /* memory.max is reached, or the system has no more */
-#define FERO_E_AGAIN -3    /* full: call fero_run and try again */
-#define FERO_E_TIMEOUT -4  /* the deadline passed; see fero_result.outcome */
-#define FERO_E_CLOSED -5   /* stopped or stopping */
-#define FERO_E_NOTCONN -6  /* no node answers at the seeds */
-#define FERO_E_NOTFOUND -7 /* no such key or cache */
-#define FERO_E_EXISTS -8   /* the port is taken */
-#define FERO_E_CONFLICT -9 /* if_offset did not match */
-#define FERO_E_NOTOWNER -10
-#define FERO_E_TOOBIG -11 /* key or value over the limit */
-#define FERO_E_DENIED -13
-#define FERO_E_TYPE -14
-#define FERO_E_SYS -15   /* a system call failed; fero_errmsg names it */
-#define FERO_E_PROTO -16 /* the peer does not speak fero, or another version of it */
-#define FERO_E_NOREPLY -17
-#define FERO_E_UNSUPPORTED -20 /* no handler for this verb */
-#define FERO_E_STALE -21
+#define FERO_E_INVAL -1        /* bad argument or option */
+#define FERO_E_NOMEM -2        /* memory.max is reached, or the system has no more */
+#define FERO_E_AGAIN -3        /* full: call fero_run and try again */
+#define FERO_E_TIMEOUT -4      /* the deadline passed; see fero_result.outcome */
+#define FERO_E_CLOSED -5       /* stopped or stopping */
+#define FERO_E_NOTCONN -6      /* no node answers at the seeds */
+#define FERO_E_NOTFOUND -7     /* no such key or cache */
+#define FERO_E_EXISTS -8       /* the port is taken */
+#define FERO_E_CONFLICT -9     /* if_offset did not match; not yet */
+#define FERO_E_NOTOWNER -10    /* another node owns the key; not yet */
+#define FERO_E_TOOBIG -11      /* key or value over the limit */
+#define FERO_E_DENIED -13      /* not a loopback address, or another cluster than asked for */
+#define FERO_E_TYPE -14        /* no such type of value, or its bytes do not fit the type */
+#define FERO_E_SYS -15         /* a system call failed; fero_errmsg names it */
+#define FERO_E_PROTO -16       /* the peer does not speak fero, or another version of it */
+#define FERO_E_NOREPLY -17     /* the handler declined */
+#define FERO_E_UNSUPPORTED -20 /* no handler for this verb, or not in this version */
+#define FERO_E_STALE -21       /* sent again too late to tell whether it was applied */
 
+/* What a FERO_E_... means, in a few words; never NULL. Constant text, any thread. */
 FERO_API const char *fero_strerror(int err);
-/* One line about this thread's last failure; valid until its next call. */
+/*
+ * One line about this thread's last failure, "" if there was none; never NULL. A success does not
+ * clear it. Valid until this thread's next call.
+ */
 FERO_API const char *fero_errmsg(void);
 
 /* --------------------------------------------------------------------------------- runtime */
@@ -95,93 +112,141 @@ FERO_API const char *fero_errmsg(void);
 #define FERO_LOG_WARN 1
 #define FERO_LOG_INFO 2
 #define FERO_LOG_DEBUG 3
-/* One line, without a newline. From several threads at once. */
+/* One line, without a newline, borrowed. From several threads at once; must not call the library. */
 typedef void (*fero_log_fn)(int32_t level, const char *line, void *ud);
 
 #define FERO_IDLE_ADAPTIVE 0  /* spin while traffic is recent, then sleep */
 #define FERO_IDLE_BUSY_POLL 1 /* never sleep */
 #define FERO_IDLE_SLEEP 2     /* sleep at once */
 
+/*
+ * Options of a runtime. All but `seeds` concern servers; clients read those marked (c) too.
+ */
 typedef struct fero_runtime_opts {
     size_t size;
-    int32_t client;            /* 1: no shards and no threads; fero_run drives it */
-    int32_t shards;            /* 0: one for each allowed cpu */
-    const char *cpus;          /* "2-7,10": pin the shards to these; NULL: the allowed ones */
-    const char *listen;        /* address of the listener; NULL: 127.0.0.1 */
-    uint16_t port_first;       /* 0 with port_last 0: any free port */
-    uint16_t port_last;        /* the first free one from port_first on is taken */
-    int32_t idle;              /* FERO_IDLE_... */
-    const char *const *seeds;  /* clients: "HOST:PORT" of nodes, NULL at the end */
-    const char *io_features;   /* "-msg_ring,+send_zc"; NULL: what measured best */
-    int64_t memory_max_bytes;  /* cap on logs and tables of all shards; 0: 80 % of the machine's */
-    int64_t history_max_bytes; /* newest changes kept, superseded or not; 0: 10 % of the cap,
-                                   at most 128 MiB */
+    int32_t client;              /* 1: no shards and no threads; fero_run drives it (c) */
+    int32_t shards;              /* 1 to 64; 0: one for each allowed cpu, at most 64 */
+    const char *cpus;            /* "2-7,10": pin the shards to these; NULL: the allowed ones */
+    const char *listen;          /* a loopback address; NULL: 127.0.0.1 */
+    uint16_t port_first;         /* 0 with port_last 0: any free port */
+    uint16_t port_last;          /* the first free one from port_first on is taken */
+    int32_t idle;                /* FERO_IDLE_... (c) */
+    const char *const *seeds;    /* clients: "HOST:PORT" of nodes, HOST being an address; NULL at
+                                  the end; at most 64 */
+    const char *io_features;     /* "-msg_ring,+send_zc"; NULL: what measured best (c) */
+    int64_t memory_max_bytes;    /* cap on logs and tables of all shards, at least 64 MiB each; 0:
+                                  80 % of the machine's or control group's */
+    int64_t history_max_bytes;   /* newest changes kept, superseded or not; 0: 10 % of the cap, at
+                                  most 128 MiB; FERO_OFF: none; INT64_MAX: as far as the cap */
     int64_t history_max_records; /* likewise by number; 0: no limit of its own */
-    int64_t outbox_max_bytes;    /* a connection's; 0: 1 MiB; FERO_OFF: no batching */
-    int64_t key_max_bytes;       /* 0: 1 KiB */
-    int64_t value_max_bytes;     /* 0: 1 MiB */
-    int64_t connections_max;     /* 0: what the descriptors allow, at most 65,536 */
-    int64_t window_requests;     /* unanswered requests a session; 0: 16,384 */
-    int64_t window_bytes;        /* request bytes in flight a link; 0: 4 MiB */
-    int64_t lane_bytes;          /* of each lane between two shards; 0: 1 MiB */
-    int32_t log_level;           /* lines above it are not made */
+    int64_t outbox_max_bytes;    /* a connection's; 0: 1 MiB; FERO_OFF: no batching (c) */
+    int64_t key_max_bytes;       /* at most 65,535; 0: 1 KiB */
+    int64_t value_max_bytes;     /* key, value and 1,560 bytes fit in 16 MiB; 0: 1 MiB */
+    int64_t connections_max;     /* 0: what the descriptors allow, at most 65,536; a client's: 256
+                                    (c) */
+    int64_t window_requests;     /* unanswered requests a session; 0: 16,384, the most (c) */
+    int64_t window_bytes;        /* request bytes in flight a link; 0: 4 MiB (c) */
+    int64_t lane_bytes;          /* of each lane between two shards, a power of two from 128 KiB to
+                                    1 GiB; 0: 1 MiB */
+    int32_t log_level;           /* FERO_LOG_...: lines above it are not made (c) */
     int32_t reserved;
-    fero_log_fn log; /* NULL: the library is silent */
+    fero_log_fn log; /* NULL: the library is silent (c) */
     void *log_ud;
 } fero_runtime_opts;
 
 /*
- * Starts a runtime. A server listens when this returns; a client has not connected yet.
+ * Starts a runtime. A server listens when this returns, and its shards' threads inherit the
+ * caller's signal mask; a client has not connected yet. `opts` NULL is a server with defaults;
+ * what it points to is copied or no longer needed when this returns, except log_ud.
  *
- *   FERO_E_INVAL  an option is out of its range.
- *   FERO_E_SYS    io_uring is refused, the port is taken, memory cannot be reserved.
+ *   FERO_E_INVAL   an option is out of its range.
+ *   FERO_E_EXISTS  every port from port_first to port_last is taken.
+ *   FERO_E_DENIED  `listen` is not a loopback address.
+ *   FERO_E_NOMEM   no memory for the shards, or for the client's window.
+ *   FERO_E_SYS     io_uring is refused, address space cannot be reserved, or listening failed.
  */
 FERO_API int fero_start(const fero_runtime_opts *opts, fero **out) FERO_NODISCARD;
 /*
- * Stops it: accepting ends, every request already accepted is answered, threads are joined and all
- * memory is freed. A client's operations in flight end with outcome UNKNOWN. `drain_ms` bounds the
- * wait; 0 means 2,000.
+ * Stops it and frees it with its caches, which are then no longer good.
+ *
+ * A server stops accepting connections, answers every request already accepted, joins its threads.
+ * That takes as long as its clients keep it busy, but no longer than a second. A client waits up to
+ * two seconds until what it sent without wanting a reply is received; then whatever has no answer
+ * ends with outcome UNKNOWN and FERO_E_CLOSED. `drain_ms` is to bound these waits and has no effect
+ * yet; give 0.
+ *
+ *   FERO_E_INVAL  called by a callback: nothing is stopped. A handler must not call it at all.
  */
 FERO_API int fero_stop(fero *rt, int64_t drain_ms);
 
-/* Writes a JSON object about the runtime (address, shards, memory, counters); returns its bytes. */
+/*
+ * Servers: writes a JSON object about the runtime (address, memory, shards and their counters) to
+ * `buffer`, which has `bytes`; returns its length without the final 0 that follows where there is
+ * room. About 1 KiB a shard. Does not disturb the shards: counters are read as they run.
+ *
+ *   FERO_E_TOOBIG       not even the address fits. A text that is too long for `bytes` is cut.
+ *   FERO_E_UNSUPPORTED  a client's runtime: ask the node with fero_ask_info.
+ */
 FERO_API int64_t fero_info(fero *rt, char *buffer, size_t bytes);
-/* The address that a server really listens on, "127.0.0.1:7700". Lives as long as the runtime. */
+/*
+ * The address that a server really listens on, "127.0.0.1:7700"; "" for a client. Lives as long as
+ * the runtime.
+ */
 FERO_API const char *fero_address(const fero *rt);
 
-/* Clients: does what is ready and waits up to `timeout_ms` for more; returns the events done. */
+/*
+ * Clients: sends what was asked for, does what is ready, and waits up to `timeout_ms` (0: not at
+ * all, below 0: for ever) until something was done. Returns how much was done: requests that ended,
+ * links that came or went; 0 when the time is over. All callbacks run inside it. Links that were
+ * lost are dialled here, and unanswered requests sent again over them.
+ *
+ *   FERO_E_INVAL  a server's runtime, or called by a callback.
+ */
 FERO_API int fero_run(fero *rt, int64_t timeout_ms);
-/* Clients: a descriptor that is readable when fero_run(rt, 0) has something to do. */
+/*
+ * Clients: a descriptor that is readable when fero_run(rt, 0) has something to do, for a loop of
+ * the caller's. Borrowed. FERO_E_UNSUPPORTED in this version: call fero_run with a short time-out.
+ */
 FERO_API int fero_fd(fero *rt);
 
 /* -------------------------------------------------------------------------------- requests */
 
-/* What a handler sees; borrowed until the request is replied to. */
+/* What a handler sees; borrowed until the handler returns. */
 typedef struct fero_req {
     size_t size;
     fero_cache *cache;
-    fero_slice verb;
+    fero_slice verb; /* "UPDATE" and "REMOVE" too, where the cache has a handler of everything */
     fero_slice key;
     fero_val value;
     uint64_t session; /* 0: the caller has none */
-    uint64_t seq;
+    uint64_t seq;     /* with `session`: names the request; the same when it is sent again */
 } fero_req;
 
-#define FERO_H_REPLIED 0 /* fero_reply was called */
+#define FERO_H_REPLIED 0 /* fero_reply was called; if it was not, as FERO_H_IGNORE */
 #define FERO_H_NEXT 1    /* run the default handler and reply with its result */
 #define FERO_H_IGNORE 2  /* declined: the caller gets FERO_E_NOREPLY at once */
-/* A negative FERO_E_... replies with that error. Shard thread; must not block. */
+/*
+ * A handler. Returns one of the above, or a negative FERO_E_... to reply with that error. It runs
+ * on the thread of the shard that owns the key, where the data are, and on several threads at once
+ * for different keys: `ud` is theirs to share. It must not block, and must not call the library but
+ * for fero_reply, fero_errmsg and fero_strerror.
+ */
 typedef int32_t (*fero_handler_fn)(fero_req *req, void *ud);
 
+/* A verb of its own. Verbs change nothing by themselves: what they keep is the program's. */
 typedef struct fero_verb {
-    const char *name;
+    const char *name; /* 1 to 255 bytes; copied */
     fero_handler_fn fn;
     void *ud;
 } fero_verb;
 
 /*
  * Replies to `req`, once, inside its handler. `status` 0 is success, a negative FERO_E_... a
- * failure. `value` may be NULL. FERO_E_INVAL when it was replied to before.
+ * failure, for which `value` may be a string that says why. `value` may be NULL; it is copied.
+ *
+ *   FERO_E_INVAL   it was replied to before, or `status` is above 0.
+ *   FERO_E_TYPE    there is no such type of value.
+ *   FERO_E_TOOBIG  the value is over value_max_bytes; it is not replied to yet.
  */
 FERO_API int fero_reply(fero_req *req, int32_t status, const fero_val *value);
 
@@ -189,22 +254,34 @@ FERO_API int fero_reply(fero_req *req, int32_t status, const fero_val *value);
 
 typedef struct fero_opts {
     size_t size;
-    const fero_verb *verbs; /* servers: copied */
-    size_t verbs_count;
-    fero_handler_fn handler; /* servers: sees what no verb matched; NULL: the default handler */
+    const fero_verb *verbs;  /* servers: copied */
+    size_t verbs_count;      /* at most 192 */
+    fero_handler_fn handler; /* servers: sees every update, every removal, and what no verb
+                                matched; never a get. NULL: the default handler */
     void *handler_ud;
     int64_t timeout_ms; /* clients: how long fero_open waits for a node; 0: 10,000 */
 } fero_opts;
 
 /*
- * Opens a cache. A server makes it if there is none of that name. A client connects to a node of
- * the seeds, then to each of its shards.
+ * Opens a cache. `name` has 1 to 255 bytes of UTF-8 without control characters; it is copied.
+ * `opts` may be NULL.
+ *
+ * A server makes it if there is none of that name, at most 256; else it returns that one, as it
+ * was opened first. A client connects to a node of the seeds, then to each of its shards; the first
+ * cache decides on the node. A client has at most 64. Not from a callback or handler.
  *
  *   FERO_E_NOTCONN   no node answered in time.
  *   FERO_E_NOTFOUND  the node has no such cache.
+ *   FERO_E_NOMEM     no memory, or too many caches.
+ *   FERO_E_PROTO, FERO_E_DENIED, FERO_E_CLOSED ...  the node refused; fero_errmsg has its reason.
  */
 FERO_API int fero_open(fero *rt, const char *name, const fero_opts *opts,
                        fero_cache **out) FERO_NODISCARD;
+/*
+ * Closes a client's cache, which is no longer good: waits up to two seconds for the answers of its
+ * requests, then ends the rest with outcome UNKNOWN. A server's cache stays as long as its runtime,
+ * and this does nothing. Not from a callback: FERO_E_INVAL.
+ */
 FERO_API int fero_close(fero_cache *cache);
 
 /* ---------------------------------------------------------------------------- client calls */
@@ -223,58 +300,94 @@ typedef struct fero_result {
     int32_t error;   /* 0 or FERO_E_... */
     uint64_t seq;    /* of the request in its session */
     uint64_t offset; /* of the change in its partition, 0: none */
-    fero_val value;  /* borrowed */
+    fero_val value;  /* borrowed; with FAIL and UNKNOWN often a string that says why */
 } fero_result;
 
-/* Runs inside fero_run, fero_wait or fero_stop. May send, must not close. */
+/*
+ * A request has ended. On the client's thread, inside fero_run, fero_wait, fero_open, fero_close or
+ * fero_stop. May make requests and free operations; must not run, wait, open, close or stop.
+ */
 typedef void (*fero_done_fn)(const fero_result *result, void *ud);
 
 typedef struct fero_wopts {
     size_t size;
     int32_t want; /* FERO_NOTHING, FERO_ACK, FERO_REPLY */
     int32_t reserved;
-    int64_t timeout_ms; /* 0: 10,000; afterwards the outcome is UNKNOWN */
+    int64_t timeout_ms; /* 0: 10,000; FERO_OFF: eleven days. Afterwards the outcome is UNKNOWN */
     fero_done_fn done;  /* with FERO_REPLY: called exactly once */
     void *ud;
 } fero_wopts;
 
 /*
- * Requests. `opts` NULL is fire and forget. With `op` not NULL the caller gets an operation to wait
- * for and must free it; then `done` may still be set.
+ * Requests. They return at once: key and value are copied, and sent by the next fero_run or
+ * fero_wait, with all others made until then. `opts` NULL is fire and forget, or with `op` FERO_REPLY.
+ * With `op` not NULL the caller gets an operation to wait for and must free it; then `done` may
+ * still be set. A request that is accepted ends exactly once, whatever becomes of its link: it is
+ * sent again over the next one, with the number it had, and a node that has not restarted meanwhile
+ * never applies one twice.
+ * Requests for one key are applied in the order of the calls.
  *
  *   FERO_E_AGAIN    the window or the outbox is full: call fero_run, then try again.
  *   FERO_E_NOTCONN  the shard's link is down; fero_run dials it again.
  *   FERO_E_TOOBIG   key or value is over the node's limit; nothing was sent.
+ *   FERO_E_TYPE     there is no such type of value.
+ *   FERO_E_NOTFOUND the node that it is connected to now has no such cache.
+ *   FERO_E_CLOSED   the runtime is stopping.
+ *   FERO_E_NOMEM    no memory, or 65,536 operations that were not freed.
  */
+
+/* Sets the value of `key`, 1 byte or more; `value` NULL is undefined. The reply has the offset. */
 FERO_API int fero_update(fero_cache *cache, fero_slice key, const fero_val *value,
                          const fero_wopts *opts, fero_op **op);
+/* Removes `key`; FERO_E_NOTFOUND in the result where there is none. The reply has the offset. */
 FERO_API int fero_remove(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op **op);
+/* Asks for the value of `key`; FERO_E_NOTFOUND in the result where there is none. */
 FERO_API int fero_get(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op **op);
-/* A request to the handler of `verb`. An empty key may be handled by any shard. */
+/*
+ * A request to the handler of `verb`, 1 to 255 bytes. An empty key may be handled by any shard;
+ * `value` NULL is undefined. When it is sent again after a lost link the handler is called again,
+ * with the same session and seq.
+ */
 FERO_API int fero_send(fero_cache *cache, fero_slice verb, fero_slice key, const fero_val *value,
                        const fero_wopts *opts, fero_op **op);
-/* The node's counters as JSON text, through the link to `shard` (-1: any). */
+/*
+ * Asks for the node's facts and counters, all shards', as JSON text, through the link to `shard`
+ * (0 to fero_shards - 1; -1: any).
+ */
 FERO_API int fero_ask_info(fero_cache *cache, int32_t shard, const fero_wopts *opts, fero_op **op);
 
-/* Runs the client until `op` is done; `result` is valid until fero_op_free. FERO_E_TIMEOUT ... */
+/*
+ * Runs the client, as fero_run does, until `op` is done or `timeout_ms` is over (below 0: never).
+ * Returns 0 when it is done, whatever the outcome: look at `result`, whose value is valid until
+ * fero_op_free. With FAIL and UNKNOWN fero_errmsg says why. `result` may be NULL.
+ *
+ *   FERO_E_TIMEOUT  not yet done; the operation goes on and may be waited for again.
+ *   FERO_E_INVAL    a NULL or freed operation, or called by a callback.
+ */
 FERO_API int fero_wait(fero_op *op, int64_t timeout_ms, fero_result *result);
+/*
+ * Gives an operation back, done or not: a request on its way goes on, and `done` is still called.
+ * NULL is allowed. Operations may outlive fero_stop; what is not freed is not given back.
+ */
 FERO_API void fero_op_free(fero_op *op);
 
-/* How far the requests of a client's cache have come; cumulative. */
+/* How far the requests of a client's cache have come; numbers of requests, cumulative. */
 typedef struct fero_counts {
     uint64_t sent;   /* accepted by fero_update and the like */
     uint64_t tacks;  /* written to the kernel */
     uint64_t yacks;  /* received and queued by the node */
     uint64_t sacks;  /* replied to */
-    uint64_t failed; /* of the replies: outcome FAIL or UNKNOWN */
+    uint64_t failed; /* ended with outcome FAIL or UNKNOWN */
     uint64_t resent; /* sent again after a lost link */
 } fero_counts;
+/* Writes them; zeros for a server's cache. */
 FERO_API void fero_counts_get(const fero_cache *cache, fero_counts *counts);
-/* Shards of the node that this client is connected to. */
+/* Shards of the node that this client is connected to, with a link each; 0 for a server's cache. */
 FERO_API int fero_shards(const fero_cache *cache);
 
 /* ----------------------------------------------------------------------------------- sugar */
 
+/* The bytes of `text` without its final 0, borrowed; none where it is NULL. */
 static inline fero_slice fero_str(const char *text)
 {
     fero_slice slice = {text, 0};

@@ -58,8 +58,10 @@ static int take_memory(struct settings *settings, const fero_runtime_opts *opts,
                    &(struct range){"memory.max", MEMORY_MIN * shards, (uint64_t)1 << 46});
     if (err < 0) return err;
     cap = settings->memory_max_bytes;
-    err = take(&settings->history_max_bytes, opts->history_max_bytes,
-               min_u64(cap / 10, HISTORY_DEFAULT_MAX),
+    int64_t history = opts->history_max_bytes;
+    if (history == FERO_OFF) history = 1; /* the segment that is written to is kept in any case */
+    if (history == INT64_MAX) history = (int64_t)cap;
+    err = take(&settings->history_max_bytes, history, min_u64(cap / 10, HISTORY_DEFAULT_MAX),
                &(struct range){"partitions.history.max", 1, cap});
     if (err < 0) return err;
     err = take(&shard->history_records_max, opts->history_max_records, 0,

@@ -24,7 +24,7 @@ enum uring_feature {
     URING_UDP_GRO = 1u << 6        /* coalesced datagrams in, segmented sends out */
 };
 
-/* On where the kernel has them; the others measured no better (docs/adr). */
+/* On where the kernel has them; the others measured no better (docs/adr/0001). */
 #define URING_FEATURES_DEFAULT                                                                     \
     (URING_DEFER_TASKRUN | URING_RING_FD | URING_MSG_RING | URING_NO_IOWAIT | URING_UDP_GRO)
 

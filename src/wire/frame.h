@@ -8,7 +8,7 @@
  *   request   24 bytes, then extensions, key, value. A request of 100 bytes of key and value fills
  *             exactly two cache lines. What few requests need is an extension block.
  *   reply     16 bytes, then extensions, value.
- *   control   HELLO, WELCOME, OPEN, OPENED, ACK, REFUSE: see wire/hello.h and wire/answer.h.
+ *   control   HELLO, WELCOME, OPEN, OPENED, ACK, REFUSE: see wire/hello.h.
  *
  *   request   0        4    5     6       8     10    12       16
  *             +--------+----+-----+-------+-----+-----+--------+----------------+

@@ -63,6 +63,14 @@ check "and they hold" fails_with 5 65 64
 stop_node INT
 check "--idle ends as well" is_status 0
 
+for history in off 0 Infinity; do
+    start_node demo --shards 2 --partitions.history.max "$history"
+    run "$FERO" set demo 28 david --seeds "$NODE"
+    check "a history of $history" is_status 0
+    stop_node TERM
+    check "ends too" is_status 0
+done
+
 start_node demo --shards 1 --busy-poll --partitions.history.max 1M
 run "$FERO" get demo 28 --seeds "$NODE"
 check "--busy-poll serves" is_status 1

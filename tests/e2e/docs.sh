@@ -1,0 +1,164 @@
+#!/usr/bin/env bash
+# What the documents say is so: the tour of README.md prints what it shows, its program is the
+# example, examples build and run in the tree and as installed, and what is referred to is there.
+cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/e2e/lib.sh
+. tests/e2e/lib.sh
+build=${BUILD:-build}
+compiler=${CC:-gcc}
+
+# ---- the tour ----------------------------------------------------------------------------------
+
+# What is between the fences of one kind in README.md.
+blocks_of() # kind
+{
+    awk -v fence="\`\`\`$1" '
+        $0 == fence { inside = 1; next }
+        /^```$/ { inside = 0 }
+        inside
+    ' README.md
+}
+
+start_node demo --shards 2
+
+# One command of the tour, as it is to be run here: this fero, that node, this archive.
+run_shown() # command
+{
+    local command=$1
+    command=${command//-luring -lm/-luring -lm $sanitize}
+    command=${command//build\/libfero.a/$build\/libfero.a}
+    command=${command//build\/greeter/$folder\/greeter}
+    if [[ $command == "build/fero set"* || $command == "build/fero get"* ||
+        $command == "build/fero rm"* || $command == "build/fero req"* ]]; then
+        command="$command --seeds $NODE"
+    fi
+    command=${command//build\/fero/$FERO}
+    OUT=$(eval "$command" 2>&1 </dev/null)
+    STATUS=$?
+}
+
+is_shown() { [ "$OUT" = "$1" ]; }
+
+shown=
+command=
+tried=0
+check_shown()
+{
+    [ -n "$command" ] || return
+    run_shown "$command"
+    check "README: $command" is_shown "${shown%$'\n'}"
+    tried=$((tried + 1))
+}
+
+# An archive with sanitizers needs them when it is linked.
+sanitize=$(grep -oE -- '-fsanitize=[a-z,]+' "$build/flags" | head -n 1)
+while IFS= read -r line; do
+    if [[ $line == '$ '* ]]; then
+        check_shown
+        command=${line#'$ '}
+        shown=
+    else
+        shown+=$line$'\n'
+    fi
+done < <(blocks_of console)
+check_shown
+check "the tour has its commands" [ "$tried" -ge 10 ]
+
+STATUS=0
+OUT=$(diff <(blocks_of c) examples/greeter.c)
+check "the program in README is examples/greeter.c" [ -z "$OUT" ]
+
+# ---- examples, in the tree ---------------------------------------------------------------------
+
+strict=(-std=c11 -pedantic -Wall -Wextra -Werror -Wconversion -Wshadow)
+for source in examples/*.c; do
+    run "$compiler" "${strict[@]}" -Iinclude -fsyntax-only "$source"
+    check "$source is plain C" is_status 0
+done
+# shellcheck disable=SC2086 # no word, or one
+run "$compiler" -o "$folder/pipeline" -Iinclude examples/pipeline.c "$build/libfero.a" -luring -lm \
+    $sanitize
+check "pipeline builds" is_status 0
+run "$folder/pipeline" "$NODE" demo 100000
+check "pipeline gets all its answers" prints "100000 updated, 0 failed"
+run "$folder/pipeline" "$NODE" nosuch 1
+check "and says what is wrong" fails_with 1 nosuch
+stop_node TERM
+
+# ---- installed ---------------------------------------------------------------------------------
+
+installed()
+{
+    if [ -n "$sanitize" ]; then
+        echo "ok installing # SKIP a sanitizer build is not installed"
+        return
+    fi
+    run make install BUILD="$build" DESTDIR="$folder/root" PREFIX=/usr
+    check "make install" is_status 0
+    run "$folder/root/usr/bin/fero" version
+    check "the installed command runs" prints_like "fero [0-9]*"
+    for page in docs/man/*.[1-8]; do
+        check "$page is installed" \
+            cmp -s "$page" "$folder/root/usr/share/man/man${page##*.}/${page##*/}"
+    done
+    if ! command -v pkg-config >/dev/null; then
+        echo "ok building with pkg-config # SKIP pkg-config is not installed"
+        return
+    fi
+    export PKG_CONFIG_LIBDIR=$folder/root/usr/lib/pkgconfig PKG_CONFIG_SYSROOT_DIR=$folder/root
+    export PKG_CONFIG_ALLOW_SYSTEM_CFLAGS=1 PKG_CONFIG_ALLOW_SYSTEM_LIBS=1
+    run pkg-config --modversion fero
+    check "pkg-config knows the version" prints "$("$FERO" version | grep -oE '[0-9.]+' | head -n 1)"
+    # shellcheck disable=SC2046 # words
+    run "$compiler" -o "$folder/shared" examples/greeter.c $(pkg-config --cflags --libs fero)
+    check "the example builds against the shared library" is_status 0
+    run env LD_LIBRARY_PATH="$folder/root/usr/lib" "$folder/shared"
+    check "and runs" prints_like '*greet: "hello, david", offset 0'
+    # shellcheck disable=SC2046
+    run "$compiler" -o "$folder/static" examples/greeter.c $(pkg-config --cflags fero) \
+        "$folder/root/usr/lib/libfero.a" $(pkg-config --static --libs fero | tr ' ' '\n' |
+            grep -v -- -lfero)
+    check "the example builds against the archive" is_status 0
+    run "$folder/static"
+    check "and runs, too" prints_like '*greet: "hello, david", offset 0'
+}
+installed
+
+# ---- references --------------------------------------------------------------------------------
+
+STATUS=0
+for document in README.md docs/*.md docs/adr/*.md bench/*.md; do
+    [ -e "$document" ] || continue
+    missing=
+    while read -r target; do
+        file=${target%%#*}
+        [ -z "$file" ] || [ -e "$(dirname "$document")/$file" ] || missing+=" $target"
+    done < <(grep -oE '\]\([^)]+\)' "$document" | sed 's/^](//; s/)$//' | grep -v '://')
+    ERR=$missing
+    check "links of $document lead somewhere" [ -z "$missing" ]
+done
+
+missing=
+while read -r name; do
+    compgen -G "docs/adr/$name*" >/dev/null || missing+=" $name"
+done < <(grep -rhoE 'docs/adr/[0-9]{4}[a-z0-9-]*' src include bench tests docs | sed 's,.*/,,' | sort -u)
+ERR=$missing
+check "every decision that is referred to is there" [ -z "$missing" ]
+
+missing=
+for decision in docs/adr/*.md; do
+    for part in "Status:" "## Context" "## Options" "## Choice" "## Measured" "## Costs"; do
+        grep -q "^$part" "$decision" || missing+=" $decision lacks \"$part\""
+    done
+done
+ERR=$missing
+check "every decision has its parts" [ -z "$missing" ]
+
+# Files that architecture.md names in backquotes.
+named="\`[a-z0-9_./-]+\.(c|h|awk|sh|md)\`"
+missing=
+while read -r name; do
+    [ -e "src/$name" ] || [ -e "$name" ] || missing+=" $name"
+done < <(grep -oE "$named" docs/architecture.md | tr -d "\`" | sort -u)
+ERR=$missing
+check "every file that architecture.md names is there" [ -z "$missing" ]
