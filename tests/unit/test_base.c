@@ -109,12 +109,10 @@ static void clocks_go_on(void **state)
     (void)state;
     uint64_t start_ns = clock_now_ns();
     uint64_t cpu_ns = clock_thread_cpu_ns();
-    uint64_t ticks = clock_ticks();
     /* Busy until the slowest of them has moved. */
     while (clock_now_ns() == start_ns || clock_thread_cpu_ns() == cpu_ns) clock_pause();
     assert_true(clock_now_ns() > start_ns);
     assert_true(clock_thread_cpu_ns() > cpu_ns);
-    assert_true(clock_ticks() > ticks);
     /* After 2020. */
     assert_true(clock_wall_ms() > (uint64_t)1577836800000);
 }
