@@ -18,6 +18,8 @@
 #define BATCH_VERSION 1
 /* The changes are survivors of a compaction: their places have gaps. */
 #define BATCH_COMPACTED 0x01u
+/* All changes have the same padded size, so that a reader finds each without reading the others. */
+#define BATCH_ALIKE 0x02u
 
 struct batch {
     uint32_t length; /* this head and the changes with their padding */
@@ -36,6 +38,25 @@ struct batch {
 _Static_assert(sizeof(struct batch) == 64, "the batch is on the wire and on disk");
 
 #define BATCH_BYTES sizeof(struct batch)
+
+/* `size` after one more change of `padded_bytes`, see batch_alike_flag; 0 before the first. */
+static inline uint32_t batch_size_of_all(uint32_t size, size_t padded_bytes)
+{
+    return size == 0 || size == padded_bytes ? (uint32_t)padded_bytes : UINT32_MAX;
+}
+
+/* The flag of a batch, the padded size of all of whose changes is `size` (UINT32_MAX: differs). */
+static inline uint8_t batch_alike_flag(uint32_t size)
+{
+    return size != UINT32_MAX ? BATCH_ALIKE : 0;
+}
+
+/* Padded bytes of every change of the batch, or 0 where they differ. */
+static inline uint32_t batch_change_bytes(const struct batch *batch)
+{
+    if ((batch->flags & BATCH_ALIKE) == 0) return 0;
+    return (batch->length - (uint32_t)BATCH_BYTES) / batch->count;
+}
 
 /* XXH3 over head and changes, the checksum field taken as 0. */
 uint64_t batch_checksum(const struct batch *batch);

@@ -61,6 +61,7 @@ static void batch_open(struct log *log, size_t padded_bytes)
     log->end = log->at + padded_bytes;
     if (log->end < unit_end) log->end = unit_end;
     log->batch_count = 0;
+    log->batch_size = 0;
 }
 
 void log_seal(struct log *log)
@@ -71,6 +72,7 @@ void log_seal(struct log *log)
     ASSERT(log->batch_count > 0);
     *batch = (struct batch){.length = (uint32_t)(log->at - (uint8_t *)batch),
                             .type = FRAME_BATCH,
+                            .flags = batch_alike_flag(log->batch_size),
                             .version = BATCH_VERSION,
                             .count = log->batch_count,
                             .stream_first = log->stream_next,

@@ -33,6 +33,7 @@ struct log {
     uint8_t *base;        /* likewise */
     struct batch *batch;  /* open, or NULL */
     uint32_t batch_count;
+    uint32_t batch_size; /* see batch_size_of_all */
     uint32_t active_seq;
     uint32_t active_mark; /* index_mark(active_seq) */
     uint32_t active;      /* SEGMENT_NONE before the first append */
@@ -73,6 +74,7 @@ static inline uint64_t log_commit(struct log *log, uint16_t slot, size_t padded_
     log->slot_heads[slot] = (uint32_t)place;
     log->at += padded_bytes;
     log->batch_count++;
+    log->batch_size = batch_size_of_all(log->batch_size, padded_bytes);
     return address;
 }
 

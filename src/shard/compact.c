@@ -52,9 +52,11 @@ struct compaction {
     uint32_t source_at;   /* bytes of it already read */
     uint32_t batch_start; /* where its current batch begins and ends */
     uint32_t batch_end;
-    uint32_t target;     /* being written; SEGMENT_NONE: none */
-    struct batch *batch; /* of the target */
+    uint32_t record_bytes; /* padded, of every record of that batch; 0: they differ */
+    uint32_t target;       /* being written; SEGMENT_NONE: none */
+    struct batch *batch;   /* of the target */
     uint32_t batch_count;
+    uint32_t batch_size; /* see batch_size_of_all */
     uint32_t next;       /* where the sweep goes on; SEGMENT_NONE: at the oldest */
     uint32_t counted_at; /* history_first when the bytes below were counted */
     bool sweeping;
@@ -105,9 +107,11 @@ static void target_seal(struct compaction *compaction, struct store *store)
     uint8_t *end = segment_base(store, compaction->target) + target->bytes;
     batch->length = (uint32_t)(end - (uint8_t *)batch);
     batch->count = compaction->batch_count;
+    batch->flags |= batch_alike_flag(compaction->batch_size);
     batch->checksum = batch_checksum(batch);
     compaction->batch = NULL;
     compaction->batch_count = 0;
+    compaction->batch_size = 0;
 }
 
 /* The next survivor starts a new target. */
@@ -155,11 +159,10 @@ static bool target_has_room(const struct compaction *compaction, const struct st
 
 /* Copies a survivor to the target, with its index word and its place in the slot's chain. */
 static void move(struct compaction *compaction, struct store *store, const struct change *change,
-                 uint32_t word)
+                 size_t padded, uint32_t word)
 {
     struct segments *segments = store->segments;
     struct segment *target = segment_at(store, compaction->target);
-    size_t padded = change_padded_bytes(change);
     uint8_t *to = segment_base(store, compaction->target) + target->bytes;
     uint64_t address = address_of(segments, to);
     uint32_t *head =
@@ -170,6 +173,7 @@ static void move(struct compaction *compaction, struct store *store, const struc
     target->bytes += (uint32_t)padded;
     target->changes_count++;
     compaction->batch_count++;
+    compaction->batch_size = batch_size_of_all(compaction->batch_size, padded);
     if (index_is_superseded(word)) {
         target->dead_bytes += (uint32_t)padded;
         compaction->dead_bytes += padded;
@@ -191,55 +195,82 @@ static void forget_key(struct store *store, const struct change *change)
     store->tombstones--;
 }
 
-static bool may_be_dropped(const struct store *store, const struct change *change, uint32_t word)
+/* Whether nobody can ask for the record at `address` any more, by what its index word says. */
+static bool is_done_with(const struct store *store, uint64_t address, uint32_t word)
 {
-    if (index_is_unlinked(address_of(store->segments, change), word)) return true;
-    if (index_is_superseded(word)) return log_is_beyond_history(&store->log, word);
-    return change->type == FRAME_REMOVE;
+    if (index_is_unlinked(address, word)) return true;
+    return index_is_superseded(word) && log_is_beyond_history(&store->log, word);
 }
 
-/* Reads one record of the source; -ENOMEM leaves it for a later step. */
+/* Makes room for a survivor, and a batch for it. */
+static int target_ready(struct compaction *compaction, struct store *store, size_t padded)
+{
+    if (!target_has_room(compaction, store, padded)) {
+        target_seal(compaction, store);
+        if (target_open(compaction, store, padded) < 0) return -ENOMEM;
+    }
+    if (compaction->batch == NULL) {
+        const uint8_t *source = segment_base(store, compaction->source);
+        batch_start(compaction, store,
+                    (const struct batch *)(const void *)(source + compaction->batch_start));
+    }
+    return 0;
+}
+
+/*
+ * Takes the record at `source_at`; -ENOMEM leaves it for a later step. Most are done with, and of a
+ * batch of records alike those are not even read.
+ */
 static int step_record(struct compaction *compaction, struct store *store)
 {
     const struct change *change =
         (const struct change *)(segment_base(store, compaction->source) + compaction->source_at);
-    size_t padded = change_padded_bytes(change);
-    uint32_t word = *index_word(store->segments, address_of(store->segments, change));
-    if (may_be_dropped(store, change, word)) {
-        if (!index_is_superseded(word)) forget_key(store, change);
-    } else {
-        if (!target_has_room(compaction, store, padded)) {
-            target_seal(compaction, store);
-            if (target_open(compaction, store, padded) < 0) return -ENOMEM;
+    uint64_t address = address_of(store->segments, change);
+    uint32_t *word = index_word(store->segments, address);
+    size_t padded =
+        compaction->record_bytes > 0 ? compaction->record_bytes : change_padded_bytes(change);
+    if (!is_done_with(store, address, *word)) {
+        if (!index_is_superseded(*word) && change->type == FRAME_REMOVE) {
+            forget_key(store, change);
+        } else {
+            if (target_ready(compaction, store, padded) < 0) return -ENOMEM;
+            move(compaction, store, change, padded, *word);
         }
-        if (compaction->batch == NULL) {
-            uint8_t *source = segment_base(store, compaction->source);
-            batch_start(compaction, store, (struct batch *)(source + compaction->batch_start));
-        }
-        move(compaction, store, change, word);
     }
-    index_unlink(index_word(store->segments, address_of(store->segments, change)),
-                 address_of(store->segments, change));
+    index_unlink(word, address);
     compaction->source_at += (uint32_t)padded;
     return 0;
 }
 
-/* Fetches what step_record will need of the records from `source_at` on in their batch. */
+/* Fetches a record that will survive. */
+static void fetch_survivor(const uint8_t *at, size_t padded)
+{
+    for (size_t line = 0; line < min_u64(padded, SURVIVOR_BYTES); line += CACHE_LINE)
+        __builtin_prefetch(at + line);
+}
+
+/* Fetches what the next steps need: the table's buckets, and of records alike the next group. */
 static void fetch_group(const struct compaction *compaction, const struct store *store)
 {
+    const struct segments *segments = store->segments;
     const uint8_t *base = segment_base(store, compaction->source);
     const uint8_t *at = base + compaction->source_at;
     const uint8_t *end = base + compaction->batch_end;
+    size_t alike = compaction->record_bytes;
     for (unsigned i = 0; i < GROUP && at < end; i++) {
         const struct change *change = (const struct change *)at;
-        size_t padded = change_padded_bytes(change);
-        uint32_t word = *index_word(store->segments, address_of(store->segments, change));
-        __builtin_prefetch(at + READ_AHEAD * padded);
-        if (!index_is_superseded(word)) {
+        uint64_t address = address_of(segments, at);
+        size_t padded = alike > 0 ? alike : change_padded_bytes(change);
+        uint32_t word = *index_word(segments, address);
+        if (!index_is_superseded(word))
             __builtin_prefetch(table_bucket(&store->table, change->key_hash), 1);
-            for (size_t ahead = CACHE_LINE; ahead < min_u64(padded, SURVIVOR_BYTES);
-                 ahead += CACHE_LINE)
-                __builtin_prefetch(at + ahead);
+        if (alike == 0) {
+            __builtin_prefetch(at + READ_AHEAD * padded);
+            if (!is_done_with(store, address, word)) fetch_survivor(at, padded);
+        } else if (at + GROUP * alike < end) {
+            uint64_t ahead = address + GROUP * alike;
+            if (!is_done_with(store, ahead, *index_word(segments, ahead)))
+                fetch_survivor(at + GROUP * alike, alike);
         }
         at += padded;
     }
@@ -415,8 +446,10 @@ static int step_group(struct compaction *compaction, struct store *store, size_t
 static void step_into_batch(struct compaction *compaction, const struct store *store)
 {
     const uint8_t *at = segment_base(store, compaction->source) + compaction->source_at;
+    const struct batch *batch = (const struct batch *)(const void *)at;
     compaction->batch_start = compaction->source_at;
-    compaction->batch_end += ((const struct batch *)at)->length;
+    compaction->batch_end += batch->length;
+    compaction->record_bytes = batch_change_bytes(batch);
     compaction->source_at += (uint32_t)BATCH_BYTES;
 }
 

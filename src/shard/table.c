@@ -73,6 +73,16 @@ static struct bucket *bucket_next(const struct table *table, const struct bucket
     return bucket->overflows ? &table->overflow[bucket->entries[LINK_AT]] : NULL;
 }
 
+uint64_t *table_probe_all(const struct table *table, uint64_t hash)
+{
+    for (struct bucket *bucket = table_bucket(table, hash); bucket != NULL;
+         bucket = bucket_next(table, bucket)) {
+        uint64_t *entry = table_probe(bucket, hash);
+        if (entry != NULL) return entry;
+    }
+    return NULL;
+}
+
 uint64_t *table_find(struct table *table, uint64_t hash, table_is_key_fn is_key,
                      const void *context)
 {

@@ -110,6 +110,15 @@ static inline uint64_t *table_probe(struct bucket *bucket, uint64_t hash)
     return NULL;
 }
 
+/* Starts fetching the bucket where table_probe_all goes on behind `bucket`. */
+static inline void table_prefetch_overflow(const struct table *table, const struct bucket *bucket)
+{
+    if (bucket->overflows)
+        __builtin_prefetch(&table->overflow[bucket->entries[BUCKET_ENTRIES - 1]], 1);
+}
+/* As table_probe, overflow buckets included. NULL: the key is not there. */
+uint64_t *table_probe_all(const struct table *table, uint64_t hash);
+
 /* Whether the record that an entry points to is the key's. */
 typedef bool (*table_is_key_fn)(const void *context, uint64_t address);
 

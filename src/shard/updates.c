@@ -237,19 +237,46 @@ struct applying {
 /* An entry of no key: it points to the head of a batch. */
 static uint64_t no_entry;
 
-static NO_INLINE void probe_frames(struct plain *plain, unsigned count,
-                                   const struct applying *applying)
+static ALWAYS_INLINE void fetch_old(const uint8_t *arena, const uint32_t *index, uint64_t entry)
+{
+    uint64_t address = entry_address(entry);
+    /* Read once: the record is garbage afterwards. */
+    __builtin_prefetch(arena + address, 0, 0);
+    __builtin_prefetch(arena + address + CACHE_LINE - 1, 0, 0);
+    __builtin_prefetch(&index[address >> GRANULE_SHIFT], 1);
+}
+
+/* Returns a bit for each frame whose entry may be in an overflow bucket, which is on its way. */
+static NO_INLINE uint32_t probe_frames(struct plain *plain, unsigned count,
+                                       const struct applying *applying)
 {
     const uint8_t *arena = applying->arena;
     const uint32_t *index = applying->index;
-    for (const struct plain *end = plain + count; plain < end; plain++) {
-        uint64_t *entry = table_probe(plain->bucket, plain->hash);
-        if (UNLIKELY(entry == NULL)) entry = &no_entry;
-        uint64_t address = entry_address(*entry);
+    uint32_t late = 0;
+    for (unsigned i = 0; i < count; i++, plain++) {
+        struct bucket *bucket = plain->bucket;
+        uint64_t *entry = table_probe(bucket, plain->hash);
+        if (UNLIKELY(entry == NULL)) {
+            table_prefetch_overflow(&applying->store->table, bucket);
+            entry = &no_entry;
+            late |= 1u << i;
+        }
         plain->entry = entry;
-        __builtin_prefetch(arena + address, 0, 0);
-        __builtin_prefetch(arena + address + CACHE_LINE - 1, 0, 0);
-        __builtin_prefetch(&index[address >> GRANULE_SHIFT], 1);
+        fetch_old(arena, index, *entry);
+    }
+    return late;
+}
+
+/* The second pass once more, for frames that probe_frames has returned. */
+static NO_INLINE void probe_late(struct plain *plain, uint32_t late,
+                                 const struct applying *applying)
+{
+    for (; late != 0; late &= late - 1) {
+        struct plain *frame = plain + __builtin_ctz(late);
+        uint64_t *entry = table_probe_all(&applying->store->table, frame->hash);
+        if (entry == NULL) continue;
+        frame->entry = entry;
+        fetch_old(applying->arena, applying->index, *entry);
     }
 }
 
@@ -262,6 +289,7 @@ struct cursor {
     uint32_t *slot_heads;
     uint32_t mark;
     uint32_t appended; /* since the log was told */
+    uint32_t size;     /* of all records of the batch, see batch_size_of_all */
     uint64_t hlc;
     uint64_t seq;
     uint8_t *reply;
@@ -274,6 +302,7 @@ static ALWAYS_INLINE void cursor_load(struct cursor *cursor, const struct store 
     cursor->slot_heads = store->log.slot_heads;
     cursor->mark = store->log.active_mark;
     cursor->appended = 0;
+    cursor->size = store->log.batch_size;
     cursor->hlc = *store->hlc;
 }
 
@@ -281,6 +310,7 @@ static ALWAYS_INLINE void cursor_store(const struct cursor *cursor, struct store
 {
     store->log.at = cursor->at;
     store->log.batch_count += cursor->appended;
+    store->log.batch_size = cursor->size;
     *store->hlc = cursor->hlc;
 }
 
@@ -482,6 +512,7 @@ static NO_INLINE bool apply_frame(const struct applying *applying, const struct 
     if (!append(applying, &update, &shape, cursor)) return false;
     cursor->seq = seq;
     cursor->appended++;
+    cursor->size = batch_size_of_all(cursor->size, record_bytes(&shape));
     return true;
 }
 
@@ -520,6 +551,7 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
     unsigned done = (unsigned)(plain - begin);
     cursor.seq += done;
     cursor.appended += done;
+    if (done > 0) cursor.size = batch_size_of_all(cursor.size, record_bytes(&shape));
     *at = cursor;
     return done;
 }
@@ -544,15 +576,20 @@ static unsigned take(struct reader *reader, const struct applying *applying, str
     unsigned read = 0;
     unsigned probed = 0;
     unsigned applied = 0;
+    unsigned late_at = 0;
+    uint32_t late = 0;
     for (bool ended = false; !ended || applied < read;) {
         if (!ended) {
             unsigned count = read_frames(reader, &pipe[read % PIPE]);
             read += count;
             ended = count < PACE || read == FRAMES_MAX;
         }
+        if (UNLIKELY(late != 0)) probe_late(&pipe[late_at % PIPE], late, applying);
+        late = 0;
         if (probed < read && (ended || read - probed > LAG)) {
             unsigned count = read - probed < PACE ? read - probed : PACE;
-            probe_frames(&pipe[probed % PIPE], count, applying);
+            late_at = probed;
+            late = probe_frames(&pipe[probed % PIPE], count, applying);
             probed += count;
         }
         if (applied < probed && (probed == read || probed - applied > LAG)) {

@@ -592,7 +592,7 @@ static uint32_t check_batch(const struct segment *segment, const uint8_t *base, 
             assert_int_equal(batch->stream_first, stream->next);
             assert_int_equal(batch->previous, stream->previous);
         }
-        assert_int_equal(batch->flags, 0);
+        assert_int_equal(batch->flags & ~BATCH_ALIKE, 0);
         stream->previous = batch->checksum;
         stream->next = batch->stream_first + batch->count;
     } else {

@@ -81,6 +81,31 @@ static struct change *first_change(const struct fixture *fixture)
     return (struct change *)(void *)(fixture->batch + 1);
 }
 
+static void changes_alike_are_found_without_reading_them(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    open_batch(&fixture);
+    for (int i = 0; i < 3; i++) add_change(&fixture, "28", "david");
+    fixture.batch->flags = BATCH_ALIKE;
+    seal(&fixture);
+    assert_true(is_valid(&fixture));
+    assert_int_equal(batch_change_bytes(fixture.batch),
+                     change_padded_bytes(first_change(&fixture)));
+    make_batch(&fixture);
+    assert_int_equal(batch_change_bytes(fixture.batch), 0);
+}
+
+static void one_size_is_kept_until_another_comes(void **state)
+{
+    (void)state;
+    assert_int_equal(batch_alike_flag(batch_size_of_all(batch_size_of_all(0, 72), 72)),
+                     BATCH_ALIKE);
+    uint32_t mixed = batch_size_of_all(batch_size_of_all(0, 72), 80);
+    assert_int_equal(batch_alike_flag(mixed), 0);
+    assert_int_equal(batch_alike_flag(batch_size_of_all(mixed, 80)), 0);
+}
+
 /* ---------------------------------------------------------------------------- what is broken */
 
 static void each_flipped_bit_is_found(void **state)
@@ -112,6 +137,7 @@ enum lie {
     LIE_NONE,
     LIE_TYPE,
     LIE_VERSION,
+    LIE_ALIKE,
     LIE_LENGTH_ODD,
     LIE_COUNT_MORE,
     LIE_COUNT_LESS,
@@ -132,6 +158,7 @@ static void tell(struct fixture *fixture, enum lie lie)
     case LIE_NONE: break;
     case LIE_TYPE: batch->type = FRAME_UPDATE; break;
     case LIE_VERSION: batch->version++; break;
+    case LIE_ALIKE: batch->flags |= BATCH_ALIKE; break;
     case LIE_LENGTH_ODD: batch->length -= 4; break;
     case LIE_COUNT_MORE: batch->count++; break;
     case LIE_COUNT_LESS: batch->count--; break;
@@ -267,6 +294,8 @@ static void identity_has_each_bit_of_session_number_place_and_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(changes_alike_are_found_without_reading_them),
+        cmocka_unit_test(one_size_is_kept_until_another_comes),
         cmocka_unit_test(each_flipped_bit_is_found),
         cmocka_unit_test(each_cut_is_found),
         cmocka_unit_test(changes_that_do_not_add_up_are_found_under_a_right_checksum),
