@@ -235,7 +235,7 @@ typedef int32_t (*fero_handler_fn)(fero_req *req, void *ud);
 
 /* A verb of its own. Verbs change nothing by themselves: what they keep is the program's. */
 typedef struct fero_verb {
-    const char *name; /* 1 to 255 bytes; copied */
+    const char *name; /* 1 to 255 bytes of UTF-8 without control characters; copied */
     fero_handler_fn fn;
     void *ud;
 } fero_verb;
@@ -244,7 +244,7 @@ typedef struct fero_verb {
  * Replies to `req`, once, inside its handler. `status` 0 is success, a negative FERO_E_... a
  * failure, for which `value` may be a string that says why. `value` may be NULL; it is copied.
  *
- *   FERO_E_INVAL   it was replied to before, or `status` is above 0.
+ *   FERO_E_INVAL   it was replied to before, or `status` is neither 0 nor an error.
  *   FERO_E_TYPE    there is no such type of value.
  *   FERO_E_TOOBIG  the value is over value_max_bytes; it is not replied to yet.
  */

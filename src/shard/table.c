@@ -24,7 +24,7 @@
 #include "base/memory.h"
 
 #define LEVEL_FIRST ENTRY_HASH_SHIFT
-/* Entries a bucket on average before a split: 4.75 of 7, in units of a quarter. */
+/* Entries a bucket on average before a split: 3 of 7, in units of a quarter. */
 #define LOAD_QUARTERS 12
 #define LINK_AT (BUCKET_ENTRIES - 1)
 
