@@ -32,7 +32,7 @@ struct shard_options {
     size_t garbage_bytes_max; /* likewise */
     size_t sessions_bytes_max;
     size_t outbox_bytes_max; /* of a link */
-    bool unbatched;          /* every reply is sent at once: a run is one request */
+    bool unbatched;          /* every frame is sent by itself */
     size_t key_bytes_max;
     size_t value_bytes_max;
     size_t frame_bytes_max;
