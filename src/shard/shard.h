@@ -187,7 +187,7 @@ void crossing_discard(struct shard *shard);
 bool crossing_is_quiet(const struct shard *shard);
 /* Enough for SHARDS_MAX shards and CACHES_MAX names. */
 #define INFO_BYTES_MAX (192 * KIB)
-/* info.c: writes the node's facts and counters as JSON; returns the bytes. */
+/* info.c: writes the node's facts and counters as JSON; returns the bytes, 0: too many. */
 size_t info_write(const struct shard *shard, char *buffer, size_t bytes);
 
 static inline void count(uint64_t *counter, uint64_t by)
