@@ -64,7 +64,8 @@ const char *size_format(uint64_t bytes, char text[SIZE_TEXT_BYTES])
     }
     double value = (double)bytes / 1024;
     size_t unit = 0;
-    while (value >= 1024 && unit + 1 < sizeof units / sizeof units[0]) {
+    /* What would be printed as 1024.0 is one of the next unit. */
+    while (value >= 1023.95 && unit + 1 < sizeof units / sizeof units[0]) {
         value /= 1024;
         unit++;
     }

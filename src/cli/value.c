@@ -42,8 +42,11 @@ static bool read_double(fero_val *value, const char *text, size_t bytes)
     char copy[NUMBER_TEXT_BYTES];
     if (copy_number(copy, text, bytes) == NULL) return false;
     char *end;
+    errno = 0;
     double number = strtod(copy, &end);
     if (end == copy || *end != 0) return false;
+    /* Too small a number is nearly 0, but too large a one is not what was meant. */
+    if (errno == ERANGE && isinf(number)) return false;
     value->type = FERO_T_DOUBLE;
     value->num = number;
     return true;

@@ -110,7 +110,7 @@ static NO_INLINE int make_room(struct client_cache *cache, struct client_link *l
     window_begin(window, client->now_tick);
     if (window_is_full(window)) return full(client);
     if (client_link_credit(link) < bytes) return full(client);
-    if ((size_t)(link->stop - link->backlog.at) < bytes) {
+    if (backlog_room(&link->backlog) < bytes) {
         if (backlog_grow(&link->backlog, bytes, window->next, link->requests) < 0)
             return error_set(FERO_E_NOMEM, "no memory for a request of %zu bytes", bytes);
         client_link_credit(link);
@@ -120,6 +120,8 @@ static NO_INLINE int make_room(struct client_cache *cache, struct client_link *l
             return error_set(FERO_E_NOMEM, "no memory to count requests");
         link->run_cache = cache->index;
     }
+    /* One that is larger than what `stop` allows was asked for alone. */
+    if ((size_t)(link->stop - link->backlog.at) < bytes) link->stop = link->backlog.at + bytes;
     return 0;
 }
 

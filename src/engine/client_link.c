@@ -62,6 +62,11 @@ static void credit_none(struct client_link *link)
     link->stop = link->backlog.at;
 }
 
+static uint64_t left_of(uint64_t limit, uint64_t used)
+{
+    return limit - min_u64(limit, used);
+}
+
 size_t client_link_credit(struct client_link *link)
 {
     const struct client *client = link->client;
@@ -72,16 +77,15 @@ size_t client_link_credit(struct client_link *link)
     uint64_t unsent = backlog_unsent_bytes(backlog);
     /* What is kept may exceed both limits while an early request waits, but not without end. */
     uint64_t held_max = 2 * client->window_bytes + client->outbox_bytes_max + 4 * CHUNK_BYTES;
-    uint64_t credit = UINT64_MAX;
+    if (backlog->held_bytes >= held_max) return 0;
+    uint64_t window = left_of(client->window_bytes, in_flight);
+    uint64_t outbox = left_of(client->outbox_bytes_max, unsent);
+    uint64_t credit = min_u64(min_u64(window, outbox), backlog_room(backlog));
+    if (backlog->at != NULL) link->stop = backlog->at + credit;
     /* One request may be larger than a limit, if it is alone. */
-    if (in_flight > 0) credit = client->window_bytes - min_u64(in_flight, client->window_bytes);
-    if (unsent > 0)
-        credit =
-            min_u64(credit, client->outbox_bytes_max - min_u64(unsent, client->outbox_bytes_max));
-    if (backlog->held_bytes >= held_max) credit = 0;
-    size_t room = backlog_room(backlog);
-    link->stop = backlog->at == NULL ? NULL : backlog->at + min_u64(credit, room);
-    return (size_t)min_u64(credit, SIZE_MAX);
+    if (in_flight == 0) window = UINT64_MAX;
+    if (unsent == 0) outbox = UINT64_MAX;
+    return (size_t)min_u64(window, outbox);
 }
 
 /* ---------------------------------------------------------------------------------- dialling */
@@ -714,18 +718,18 @@ static int64_t on_reply(struct client_link *link, const uint8_t *frame, size_t l
     memcpy(&header, frame, sizeof header);
     const uint8_t *value = frame + sizeof header;
     size_t bytes = length - sizeof header;
-    if ((header.flags & 0x80u) != 0) return broke(link, "flags of a reply", header.flags, 0x7f);
-    if ((header.flags & REPLY_MORE) != 0)
-        return broke(link, "a streamed reply", header.flags, header.flags & ~REPLY_MORE);
+    /* This version asks for no streams: of one that comes, the last part is the reply. */
+    if ((header.flags & REPLY_MORE) != 0) return (int64_t)round_up_8(length);
     if ((header.flags & FRAME_EXTENDED) != 0) {
         int64_t taken = extensions_decode(&extensions, value, bytes);
         if (taken < 0) return broke(link, "extensions of a reply", bytes, 0);
         value += taken;
         bytes -= (size_t)taken;
     }
-    int outcome = (int)reply_outcome(header.code);
+    /* A fourth outcome is a later version's, and as good as unknown. */
+    int outcome = (int)min_u64(reply_outcome(header.code), FERO_OUTCOME_UNKNOWN);
     int error = header.code & REPLY_ERROR;
-    if (outcome > FERO_OUTCOME_UNKNOWN || (outcome == FERO_OUTCOME_OK) != (error == 0))
+    if ((outcome == FERO_OUTCOME_OK) != (error == 0))
         return broke(link, "code of a reply", header.code, 0);
     fero_result result = {.outcome = outcome, .error = -error, .offset = header.offset};
     if ((extensions.present & 1u << EXT_OFFSET) != 0) result.offset = extensions.offset;
@@ -835,7 +839,7 @@ static void keep_near(struct client_link *link)
     if (LIKELY(window->next - link->seq_seen < SEQ_DISTANCE_MAX)) return;
     window_begin(window, client->now_tick);
     if (window_is_full(window) || client_link_credit(link) < FRAME_REQUEST_BYTES) return;
-    if (link->stop - link->backlog.at < FRAME_REQUEST_BYTES &&
+    if (backlog_room(&link->backlog) < FRAME_REQUEST_BYTES &&
         backlog_grow(&link->backlog, FRAME_REQUEST_BYTES, window->next, link->requests) < 0)
         return;
     if (runs_push(&link->runs, RUN_NO_CACHE, link->requests + 1) < 0) return;

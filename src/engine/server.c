@@ -346,8 +346,11 @@ int64_t server_info(struct server *server, char *buffer, size_t bytes)
         snprintf(buffer, bytes,
                  "{\"address\":\"%s\",\"memory_max_bytes\":%llu,\"node_info\":", server->address,
                  (unsigned long long)server->settings.memory_max_bytes);
-    if (head < 0 || (size_t)head + 2 >= bytes) return FERO_E_TOOBIG;
-    size_t body = info_write(server->shards[0], buffer + head, bytes - (size_t)head - 1);
+    size_t body = 0;
+    if (head > 0 && (size_t)head + 2 < bytes)
+        body = info_write(server->shards[0], buffer + head, bytes - (size_t)head - 1);
+    if (body == 0)
+        return error_set(FERO_E_TOOBIG, "a buffer of %zu bytes is too small for the info", bytes);
     buffer[(size_t)head + body] = '}';
     if ((size_t)head + body + 1 < bytes) buffer[(size_t)head + body + 1] = 0;
     return (int64_t)((size_t)head + body + 1);

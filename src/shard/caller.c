@@ -86,6 +86,7 @@ static struct caller *caller_open(struct shard *shard, uint32_t conn)
                               .waiting = caller->waiting,
                               .shard = shard};
     link_init(&caller->link, shard->io, conn, GREETING_BYTES_MAX);
+    caller->link.one_by_one = shard->options->unbatched;
     queue_push(caller, shard->now_ns + shard->options->greeting_ns_max);
     io_set_context(shard->io, conn, caller);
     count(&shard->counters.connections, 1);
@@ -283,8 +284,9 @@ static int64_t greet(void *context, uint8_t *data, size_t size)
                                  .stopping = shard->stopping};
     struct greeting greeting;
     greeting_decide(&greeting, &node, data, min_u64(prefix.length, size));
-    if (greeting.action == GREETING_HAND_OVER) {
+    if (greeting.action != GREETING_REFUSE && greeting.hello.shard == HELLO_SHARD_ANY)
         shard->next_shard = (shard->next_shard + 1) % shard->options->shards_count;
+    if (greeting.action == GREETING_HAND_OVER) {
         greeted->handed_over = hand_over(caller, greeting.shard, data, size);
         if (greeted->handed_over) return -EPIPE;
         greeting.action = GREETING_WELCOME;

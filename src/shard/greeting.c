@@ -30,7 +30,8 @@ void greeting_decide(struct greeting *greeting, const struct greeting_node *node
     } else if (hello->cluster != 0 && hello->cluster != node->cluster) {
         refuse(greeting, ERROR_DENIED, hello->cluster, node->cluster, "another cluster");
     } else if (hello->shard != HELLO_SHARD_ANY && hello->shard >= node->shards_count) {
-        refuse(greeting, ERROR_INVALID, hello->shard, node->shards_count, "no such shard");
+        refuse(greeting, ERROR_INVALID, hello->shard, node->shards_count - 1,
+               "no such shard: the last one is");
     } else {
         greeting->shard = hello->shard != HELLO_SHARD_ANY ? hello->shard : node->shard_any;
         greeting->action = greeting->shard == node->shard ? GREETING_WELCOME : GREETING_HAND_OVER;

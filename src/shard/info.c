@@ -89,5 +89,6 @@ size_t info_write(const struct shard *shard, char *buffer, size_t bytes)
         put_shard(&text, shard->peers[i]);
     }
     put(&text, "]}");
-    return (size_t)(text.at - buffer);
+    /* A text that reaches the last byte may have been cut there. */
+    return text.at + 1 < text.end ? (size_t)(text.at - buffer) : 0;
 }

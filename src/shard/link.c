@@ -171,21 +171,39 @@ void link_trim(struct link *link)
     buffer_trim(&link->partial);
 }
 
+/* Gives the kernel what is left of the buffer that is on its way, or the next frame of it. */
+static void send_next(struct link *link)
+{
+    const struct link_buffer *out = &link->out[link->current ^ 1u];
+    struct iovec part = {out->data + link->handed_bytes, out->bytes - link->handed_bytes};
+    if (UNLIKELY(link->one_by_one)) {
+        uint32_t length;
+        memcpy(&length, part.iov_base, sizeof length);
+        part.iov_len = round_up_8(length);
+    }
+    link->handed_bytes += part.iov_len;
+    ASSERT(link->handed_bytes <= out->bytes);
+    io_send(link->io, link->conn, &part, 1);
+}
+
 void link_flush(struct link *link)
 {
-    struct link_buffer *out = &link->out[link->current];
-    if (link->sending || out->bytes == 0) return;
-    struct iovec part = {out->data, out->bytes};
+    if (link->sending || link->out[link->current].bytes == 0) return;
     link->sending = true;
+    link->handed_bytes = 0;
     link->current ^= 1u;
     ASSERT(link->out[link->current].bytes == 0);
-    io_send(link->io, link->conn, &part, 1);
+    send_next(link);
 }
 
 void link_sent(struct link *link)
 {
     struct link_buffer *sent = &link->out[link->current ^ 1u];
     ASSERT(link->sending);
+    if (link->handed_bytes < sent->bytes) {
+        send_next(link);
+        return;
+    }
     link->sending = false;
     link->sent_bytes += sent->bytes;
     sent->bytes = 0;

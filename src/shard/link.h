@@ -29,9 +29,11 @@ struct link {
     uint32_t conn;
     uint32_t frame_bytes_max; /* larger frames are refused */
     bool sending;
+    bool one_by_one; /* each frame is sent by itself, the next when it has been taken */
     bool blocked;    /* set by the consumer: it cannot take more now */
     uint8_t current; /* of out[]: the one that is written to */
     struct link_buffer out[2];
+    size_t handed_bytes; /* of the buffer that is on its way: given to the kernel */
     struct link_buffer partial;
     uint64_t sent_bytes;    /* taken by the kernel */
     uint64_t written_bytes; /* ever committed */

@@ -600,7 +600,6 @@ static size_t run_apply(struct run *run, struct caller *caller)
         caller->seq_highest = max_u64(caller->seq_highest, request->store.seq_whole);
         caller->seq_last = request->link_seq;
         bytes += request->frame_bytes;
-        if (UNLIKELY(shard->options->unbatched)) link_flush(&caller->link);
     }
     caller->requests += i;
     caller->consumed_bytes += bytes;

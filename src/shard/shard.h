@@ -32,7 +32,7 @@ struct shard_options {
     size_t garbage_bytes_max; /* likewise */
     size_t sessions_bytes_max;
     size_t outbox_bytes_max; /* of a link */
-    bool unbatched;          /* every reply is sent at once: a run is one request */
+    bool unbatched;          /* every frame is sent by itself */
     size_t key_bytes_max;
     size_t value_bytes_max;
     size_t frame_bytes_max;
@@ -187,7 +187,7 @@ void crossing_discard(struct shard *shard);
 bool crossing_is_quiet(const struct shard *shard);
 /* Enough for SHARDS_MAX shards and CACHES_MAX names. */
 #define INFO_BYTES_MAX (192 * KIB)
-/* info.c: writes the node's facts and counters as JSON; returns the bytes. */
+/* info.c: writes the node's facts and counters as JSON; returns the bytes, 0: too many. */
 size_t info_write(const struct shard *shard, char *buffer, size_t bytes);
 
 static inline void count(uint64_t *counter, uint64_t by)

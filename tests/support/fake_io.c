@@ -62,6 +62,7 @@ struct fake_io {
     void *listen_context;
     struct address listen_address;
     struct connection connections[CONNECTIONS_MAX];
+    uint32_t connections_used; /* those behind were never taken */
     struct item *items;
     size_t items_count;
     size_t items_capacity;
@@ -135,6 +136,7 @@ static struct connection *take(struct fake_io *fake, enum state state, void *con
         if (connection->state != STATE_FREE) continue;
         uint32_t generation = (connection->generation + 1) & 0xfffu;
         free(connection->sent);
+        if (fake->connections_used <= i) fake->connections_used = i + 1;
         *connection =
             (struct connection){.state = state, .generation = generation, .context = context};
         return connection;
@@ -344,7 +346,7 @@ static int fake_udp_send(struct io *io, uint32_t conn, const struct io_datagram 
 /* The kernel takes what is in flight, where the test lets it. */
 static void take_sends(struct fake_io *fake)
 {
-    for (uint32_t i = 0; i < CONNECTIONS_MAX; i++) {
+    for (uint32_t i = 0; i < fake->connections_used; i++) {
         struct connection *connection = &fake->connections[i];
         if (connection->state != STATE_UP || !connection->is_sending || connection->sends_held)
             continue;

@@ -190,6 +190,29 @@ static void broken_frames_end_their_link_with_what_was_wrong(void **unused)
     assert_int_equal(node.shards[0]->counters.refused, ARRAY_COUNT(cases));
 }
 
+static void an_unknown_extension_ends_the_link_unless_it_is_optional(void **unused)
+{
+    (void)unused;
+    for (unsigned kind = EXT_VIEW + 1; kind < 0x80; kind++) {
+        struct peer one = peer_greeted(&node, 0, 0, 1);
+        struct stream stream = {0};
+        struct ask ask = ask_update(1, "k", "v");
+        ask.extensions.present = 1u << EXT_DEADLINE_MS;
+        ask.extensions.deadline_ms = 60000;
+        stream_ask(&stream, &ask);
+        stream.data[FRAME_REQUEST_BYTES] = (uint8_t)(kind | EXT_LAST);
+        peer_send_stream(&one, &stream);
+        node_settle(&node);
+        if (kind < EXT_OPTIONAL)
+            peer_expect_refuse(&one, ERROR_PROTOCOL, FRAME_UPDATE, EXT_VIEW, "extension");
+        else
+            peer_expect_offset(&one, 1, kind - EXT_OPTIONAL + 1);
+        peer_hang_up(&one);
+        node_settle(&node);
+        peer_free(&one);
+    }
+}
+
 /* Asks the same of a frame whose prefix alone has come. */
 static void lengths_are_refused_as_soon_as_they_have_come(void **unused)
 {
@@ -918,6 +941,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         TEST(a_request_shorter_than_its_header_ends_its_link_only),
         TEST(broken_frames_end_their_link_with_what_was_wrong),
+        TEST(an_unknown_extension_ends_the_link_unless_it_is_optional),
         TEST(lengths_are_refused_as_soon_as_they_have_come),
         TEST(a_link_that_is_refused_hears_what_was_done_before),
         TEST(a_wrong_request_fails_alone),
