@@ -103,7 +103,7 @@ static void caller_free(struct caller *caller)
     caller->state = CALLER_FREE;
     caller->next = shard->callers_free;
     shard->callers_free = caller;
-    shard->counters.connections--;
+    count(&shard->counters.connections, -(uint64_t)1);
     count(&shard->counters.closed, 1);
 }
 
