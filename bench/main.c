@@ -15,6 +15,7 @@
 #pragma weak bench_table_main
 #pragma weak bench_log_main
 #pragma weak bench_turn_main
+#pragma weak bench_memory_main
 
 struct bench {
     const char *name;
@@ -32,6 +33,7 @@ static const struct bench benches[] = {
     {"table", "the hash table alone", bench_table_main},
     {"log", "the log alone", bench_log_main},
     {"turn", "instructions of a message, without sockets", bench_turn_main},
+    {"memory", "bytes that a key takes", bench_memory_main},
 };
 #define BENCHES_COUNT (sizeof benches / sizeof benches[0])
 

@@ -127,9 +127,9 @@ static const struct io_table memory_table = {.listen = listen_nowhere,
                                              .wake = wake,
                                              .destroy = destroy};
 
-void memory_io_init(struct memory_io *memory)
+void memory_io_init(struct memory_io *memory, bool has_caller)
 {
-    *memory = (struct memory_io){.io = {.table = &memory_table}};
+    *memory = (struct memory_io){.io = {.table = &memory_table}, .accepted = !has_caller};
 }
 
 void memory_io_feed(struct memory_io *memory, uint8_t *input, size_t bytes)

@@ -1,6 +1,6 @@
 /*
- * struct io without a kernel: one connection whose input is a buffer of the bench's and whose
- * output is counted and thrown away. For measuring what a shard itself costs.
+ * struct io without a kernel: at most one connection, whose input is a buffer of the bench's and
+ * whose output is counted and thrown away. For measuring what a shard itself costs.
  */
 #pragma once
 
@@ -15,7 +15,7 @@ struct memory_io {
     uint8_t *input;     /* IO_HEADROOM_BYTES writable in front of it */
     size_t input_bytes; /* 0: nothing to receive now */
     void *context;
-    bool accepted; /* IO_ACCEPTED was delivered */
+    bool accepted; /* IO_ACCEPTED was delivered, or never will be */
     bool receiving;
     bool sent; /* IO_SENT is due */
     bool closed;
@@ -24,6 +24,7 @@ struct memory_io {
     size_t output_last;
 };
 
-void memory_io_init(struct memory_io *memory);
+/* With a caller, the first io_wait accepts it. */
+void memory_io_init(struct memory_io *memory, bool has_caller);
 /* The next io_wait delivers these bytes. */
 void memory_io_feed(struct memory_io *memory, uint8_t *input, size_t bytes);

@@ -1,210 +1,172 @@
 /*
  * How much does a shard itself cost: a received request to its encoded reply, without the kernel?
  *
- * Recorded receives of 32 KiB are fed through an in-memory io to one shard with everything on:
- * checks, hash, session, dedupe, clock, log with sealed batches, table, index, reply, ACK. Under
- * callgrind the difference between two lengths is the instructions of one message
- * (tests/perf/instructions.sh).
+ * Checks, hash, session, dedupe, clock, log with sealed batches, table, index, reply, ACK: see
+ * bench/feeder.h. With two shards, what is counted is the work of both.
+ *
+ * All that is measured happens below turn_measured, so that callgrind can be told to count there
+ * and nowhere else: tests/perf/instructions.sh keeps the record.
  */
-#include <getopt.h>
+#include <stddef.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "base/rng.h"
 #include "bench/bench.h"
-#include "bench/memory_io.h"
-#include "shard/shard.h"
-#include "wire/hello.h"
+#include "bench/feeder.h"
+#include "cli/command.h"
 
-#define RECEIVE_BYTES (32 * KIB)
-#define FRAMES_BYTES (64 * MIB)
+#define MESSAGE_BYTES_MAX (16 * KIB)
+/* Fed before anything is measured: the tables have their size then, and the session its window. */
+#define WARM_UP_MESSAGES 100000
 
-struct turn_bench {
-    struct memory_io io;
-    struct mailbox mailbox;
-    struct shard *shard;
-    struct shard *peers[1];
-    struct shard_options options;
-    uint16_t slot_owner[4096];
-    struct cache_definition definition;
-    uint8_t *memory; /* headroom, then one receive */
-    struct rng rng;
-    uint64_t keys;
-    uint64_t seq;
-    size_t message_bytes;
+struct turn_options {
+    int64_t messages;
+    int64_t keys;
+    int64_t size;
+    int64_t shards;
+    int64_t history;
+    int32_t verb;     /* enum feeder_verb */
+    int32_t crossing; /* index of crossing_names */
+    bool json;
 };
 
-static void turn_open(struct turn_bench *bench)
+struct turn_figures {
+    uint64_t turns;
+    uint64_t spent_ns;
+};
+
+/* A function that callgrind can name, and not a jump to the other one. */
+static NO_INLINE void turn_measured(struct feeder *feeder, struct shard *shard, void *context)
 {
-    bench->options = (struct shard_options){.shards_count = 1,
-                                            .idle = IDLE_SLEEP,
-                                            .log_bytes_max = 4 * GIB,
-                                            .history_bytes_max = 128 * MIB,
-                                            .garbage_bytes_max = 512 * MIB,
-                                            .sessions_bytes_max = 16 * MIB,
-                                            .outbox_bytes_max = 1 * MIB,
-                                            .key_bytes_max = 1 * KIB,
-                                            .value_bytes_max = 1 * MIB,
-                                            .frame_bytes_max = 1 * MIB + 2 * KIB,
-                                            .connections_max = 4,
-                                            .window_requests = SESSION_WINDOW,
-                                            .window_bytes = 4 * MIB,
-                                            .lane_bytes = 1 * MIB,
-                                            .greeting_ns_max = TIME_NEVER / 2,
-                                            .node = 1,
-                                            .cluster = 1,
-                                            .view = 1,
-                                            .hash_seed = 12345};
-    memory_io_init(&bench->io);
-    bench->shard = memory_take(sizeof *bench->shard);
-    bench->memory = memory_take(IO_HEADROOM_BYTES + RECEIVE_BYTES + 4096);
-    int err = mailboxes_init(&bench->mailbox, 1, bench->options.lane_bytes);
-    ASSERT(err == 0 && bench->shard != NULL && bench->memory != NULL);
-    bench->peers[0] = bench->shard;
-    err = shard_init(bench->shard, 0, &bench->io.io, &bench->mailbox, bench->peers,
-                     bench->slot_owner, &bench->options);
-    ASSERT(err == 0);
-    static char name[] = "bench";
-    bench->definition.name = name;
-    bench->shard->command_argument = &bench->definition;
-    bench->shard->command = COMMAND_OPEN_CACHE;
-    rng_init(&bench->rng, 1);
-    shard_turn(bench->shard);
-    ASSERT(bench->shard->caches_count == 1);
+    struct turn_figures *figures = context;
+    uint64_t before = clock_now_ns();
+    (void)feeder;
+    shard_turn(shard);
+    figures->spent_ns += clock_now_ns() - before;
+    figures->turns++;
 }
 
-static void turn_close(struct turn_bench *bench)
+#define TEXT(number) TEXT_OF(number)
+#define TEXT_OF(number) #number
+
+/* What the machine code depends on: figures of different builds cannot be compared. */
+static const char *build_name(void)
 {
-    shard_deinit(bench->shard);
-    mailboxes_deinit(&bench->mailbox, 1);
-    memory_put(bench->shard);
-    memory_put(bench->memory);
+#if defined(__clang__)
+#define COMPILER "clang-" TEXT(__clang_major__)
+#else
+#define COMPILER "gcc-" TEXT(__GNUC__)
+#endif
+#if defined(FERO_DEBUG)
+    return COMPILER "-debug";
+#elif defined(__x86_64__) && !defined(__SSE3__)
+    return updates_choose() == updates_take ? COMPILER "-x86-64" : COMPILER "-x86-64-v3";
+#else
+    return COMPILER "-native";
+#endif
 }
 
-static void greet(struct turn_bench *bench)
+static const char *const verb_names[] = {"update", "get", "echo", NULL};
+static const char *const crossing_names[] = {"none", "half", NULL};
+
+static void print_figures(const struct turn_options *options, const struct turn_figures *figures,
+                          uint64_t crossed, uint64_t memory_bytes)
 {
-    uint8_t *input = bench->memory + IO_HEADROOM_BYTES;
-    struct frame_hello hello = {
-        .shard = 0, .role = ROLE_CLIENT, .session = 77, .session_start = 1, .seq_first = 1};
-    size_t bytes = hello_encode(&hello, (struct bytes){NULL, 0}, input);
-    memory_io_feed(&bench->io, input, bytes);
-    shard_turn(bench->shard);
-    ASSERT(bench->shard->counters.connections == 1);
+    double messages = (double)options->messages;
+    double ns = (double)figures->spent_ns / messages;
+    double share = (double)crossed / messages;
+    double per_key = (double)memory_bytes / (double)options->keys;
+    if (options->json)
+        printf("{\"bench\":\"turn\",\"verb\":\"%s\",\"message_bytes\":%lld,\"keys\":%lld,"
+               "\"messages\":%lld,\"shards\":%lld,\"crossed_share\":%.3f,\"build\":\"%s\","
+               "\"ns_per_msg\":%.2f,\"memory_bytes_per_key\":%.1f}\n",
+               verb_names[options->verb], (long long)options->size, (long long)options->keys,
+               (long long)options->messages, (long long)options->shards, share, build_name(), ns,
+               per_key);
+    else
+        printf("%s of %lld bytes over %lld keys, %.0f %% crossing a lane: %.1f ns a message "
+               "(%.1f M/s), %.0f bytes of memory a key\n",
+               verb_names[options->verb], (long long)options->size, (long long)options->keys,
+               share * 100, ns, 1e3 / ns, per_key);
 }
 
-static void key_of(uint64_t number, uint8_t *key)
+static void run(struct feeder *feeder, const struct turn_options *options)
 {
-    uint64_t mixed = (number + 1) * 0x9e3779b97f4a7c15u;
-    memcpy(key, &mixed, 8);
+    struct turn_figures figures = {0};
+    enum feeder_verb verb = (enum feeder_verb)options->verb;
+    struct feeder_options wanted = {.shards_count = (uint32_t)options->shards,
+                                    .crosses = options->crossing != 0,
+                                    .keys = (uint64_t)options->keys,
+                                    .message_bytes = (size_t)options->size,
+                                    .log_bytes_max = 4 * GIB,
+                                    .history_bytes_max = (size_t)options->history,
+                                    .garbage_bytes_max = (size_t)options->history * 4};
+    uint64_t messages = (uint64_t)options->messages;
+    feeder_open(feeder, &wanted);
+    feeder_feed(feeder, FEEDER_UPDATE, wanted.keys, feeder_key_in_order, NULL, NULL);
+    feeder_feed(feeder, verb, WARM_UP_MESSAGES, feeder_key_at_random, NULL, NULL);
+    struct feeder_totals before = feeder_totals_of(feeder);
+    feeder_feed(feeder, verb, messages, feeder_key_at_random, turn_measured, &figures);
+    struct feeder_totals after = feeder_totals_of(feeder);
+    ASSERT(after.requests - before.requests == messages);
+    ASSERT(after.errors == 0);
+    print_figures(options, &figures, after.crossed - before.crossed, after.memory_bytes);
+    feeder_close(feeder);
 }
 
-/* Fills one receive with updates; `ordinal` counts up through the keys, or they are random. */
-static size_t fill(struct turn_bench *bench, uint64_t messages, const uint64_t *ordinal)
-{
-    uint8_t *at = bench->memory + IO_HEADROOM_BYTES;
-    size_t length = FRAME_REQUEST_BYTES + bench->message_bytes;
-    for (uint64_t i = 0; i < messages; i++) {
-        struct frame_request frame = {
-            .length = (uint32_t)length,
-            .type = FRAME_UPDATE,
-            .flags = VALUE_BYTES | WANT_REPLY << FRAME_WANT_SHIFT,
-            .key_len = 8,
-            .slot = FRAME_SLOT_ANY,
-            .seq = (uint32_t)++bench->seq,
-        };
-        uint64_t number = ordinal != NULL ? *ordinal + i : rng_below(&bench->rng, bench->keys);
-        memset(at, 0, round_up_8(length));
-        memcpy(at, &frame, sizeof frame);
-        key_of(number, at + sizeof frame);
-        at += round_up_8(length);
-    }
-    return (size_t)(at - bench->memory - IO_HEADROOM_BYTES);
-}
+/* clang-format off */
+#define FIELD(field) .offset = offsetof(struct turn_options, field)
+static const struct option_spec turn_specs[] = {
+    {.name = "messages", .kind = OPTION_SIZE, FIELD(messages), .shows = "N", .low = 1,
+     .high = 1000000000, .help = "requests to measure (10000000)"},
+    {.name = "keys", .kind = OPTION_SIZE, FIELD(keys), .shows = "N", .low = 1,
+     .high = 20000000, .help = "loaded before, and chosen from at random (1000000)"},
+    {.name = "size", .letter = 'm', .kind = OPTION_SIZE, FIELD(size), .shows = "BYTES",
+     .low = FEEDER_KEY_BYTES, .high = MESSAGE_BYTES_MAX,
+     .help = "of a message, key and value (100)"},
+    {.name = "verb", .kind = OPTION_CHOICE, FIELD(verb), .shows = "update, get, echo",
+     .choices = verb_names, .help = "what a message asks for (update)"},
+    {.name = "shards", .kind = OPTION_NUMBER, FIELD(shards), .shows = "N", .low = 1,
+     .high = FEEDER_SHARDS_MAX, .help = "1 or 2, in one thread (1)"},
+    {.name = "crossing", .kind = OPTION_CHOICE, FIELD(crossing), .shows = "none, half",
+     .choices = crossing_names, .help = "requests that another shard owns (none)"},
+    {.name = "history", .kind = OPTION_SIZE, FIELD(history), .shows = "BYTES", .low = 1,
+     .high = (int64_t)GIB, .help = "kept before compaction, and 4 times as much garbage (128M)"},
+    {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object"},
+};
+/* clang-format on */
 
-static uint64_t per_receive(const struct turn_bench *bench)
-{
-    return RECEIVE_BYTES / round_up_8(FRAME_REQUEST_BYTES + bench->message_bytes);
-}
-
-/* Feeds `messages` and returns the nanoseconds spent in turns. */
-static uint64_t feed(struct turn_bench *bench, uint64_t messages, bool in_order)
-{
-    uint64_t spent_ns = 0;
-    uint64_t done = 0;
-    while (done < messages) {
-        uint64_t batch = min_u64(per_receive(bench), messages - done);
-        size_t bytes = fill(bench, batch, in_order ? &done : NULL);
-        memory_io_feed(&bench->io, bench->memory + IO_HEADROOM_BYTES, bytes);
-        uint64_t before = clock_now_ns();
-        shard_turn(bench->shard);
-        spent_ns += clock_now_ns() - before;
-        done += batch;
-    }
-    return spent_ns;
-}
-
-static const char turn_help[] =
-    "usage: fero bench turn [--messages N] [--keys N] [-m BYTES] [--json]\n"
-    "\n"
-    "Nanoseconds a shard needs for one update, from received bytes to encoded reply, without the\n"
-    "kernel. Under callgrind: its instructions.\n"
-    "\n"
-    "  fero bench turn\n"
-    "  fero bench turn -m 1000 --keys 100000\n"
-    "  valgrind --tool=callgrind fero bench turn --messages 200000 --keys 10000\n";
+static const struct command command_turn = {
+    .name = "bench turn",
+    .arguments = "",
+    .summary = "what a shard needs for one message, from received bytes to encoded reply",
+    .details = "No kernel is involved. Under callgrind it counts instructions: see\n"
+               "tests/perf/instructions.sh.",
+    .options = turn_specs,
+    .options_count = ARRAY_COUNT(turn_specs),
+    .examples = {"fero bench turn", "fero bench turn --verb get -m 1000 --keys 100000",
+                 "fero bench turn --shards 2 --crossing half"},
+};
 
 int bench_turn_main(int argc, char **argv)
 {
-    static const struct option options[] = {{"messages", required_argument, NULL, 'n'},
-                                            {"keys", required_argument, NULL, 'k'},
-                                            {"json", no_argument, NULL, 'j'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {NULL, 0, NULL, 0}};
-    struct turn_bench bench = {.keys = 1000000, .message_bytes = 100};
-    uint64_t messages = 10000000;
-    bool json = false;
-    int option;
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "m:", options, NULL)) != -1) {
-        switch (option) {
-        case 'n': messages = strtoull(optarg, NULL, 10); break;
-        case 'k': bench.keys = strtoull(optarg, NULL, 10); break;
-        case 'm': bench.message_bytes = strtoull(optarg, NULL, 10); break;
-        case 'j': json = true; break;
-        case 'h': fputs(turn_help, stdout); return 0;
-        default: return 2;
-        }
+    struct turn_options options = {
+        .messages = 10000000, .keys = 1000000, .size = 100, .shards = 1, .history = 128 * MIB};
+    int count;
+    int status = command_parse(&command_turn, argc - 1, argv + 1, &options, &count);
+    if (status != COMMAND_GO_ON) return status;
+    if (options.crossing != 0 && options.shards == 1) {
+        complain(&command_turn, "--crossing half needs a second shard: add --shards 2");
+        return STATUS_USAGE;
     }
-    if (bench.keys == 0 || bench.message_bytes < 8 || bench.message_bytes > 16 * KIB) {
-        fprintf(stderr, "fero bench turn: keys must be at least 1, -m from 8 to 16384\n");
-        return 2;
+    struct feeder *feeder = memory_take(sizeof *feeder);
+    if (feeder == NULL) {
+        complain(&command_turn, "no memory");
+        return STATUS_NOT_FOUND;
     }
-    turn_open(&bench);
-    greet(&bench);
-    feed(&bench, bench.keys, true);
-    uint64_t updates = bench.shard->counters.updates;
-    uint64_t spent_ns = messages > 0 ? feed(&bench, messages, false) : 0;
-    ASSERT(bench.shard->counters.updates == updates + messages);
-    ASSERT(bench.shard->counters.errors == 0);
-    double ns = messages > 0 ? (double)spent_ns / (double)messages : 0;
-    uint64_t entry = sizeof(struct bucket);
-    double per_key = (double)(bench.shard->counters.memory_bytes) / (double)bench.keys;
-    (void)entry;
-    if (json)
-        printf("{\"bench\":\"turn\",\"message_bytes\":%zu,\"keys\":%llu,\"messages\":%llu,"
-               "\"ns_per_msg\":%.2f,\"memory_bytes_per_key\":%.1f}\n",
-               bench.message_bytes, (unsigned long long)bench.keys, (unsigned long long)messages,
-               ns, per_key);
-    else
-        printf(
-            "%zu-byte updates over %llu keys: %.1f ns a message (%.1f M/s), %.0f bytes of memory "
-            "a key\n",
-            bench.message_bytes, (unsigned long long)bench.keys, ns, ns > 0 ? 1e3 / ns : 0,
-            per_key);
-    turn_close(&bench);
-    return 0;
+    run(feeder, &options);
+    memory_put(feeder);
+    return STATUS_OK;
 }

@@ -12,17 +12,27 @@
 #define PAGE_BYTES ((size_t)4096)
 
 static _Thread_local uint64_t fail_countdown;
+static _Thread_local bool fail_stays;
 static _Thread_local uint64_t calls_count;
 
 static bool fails_now(void)
 {
     calls_count++;
-    return fail_countdown > 0 && --fail_countdown == 0;
+    if (LIKELY(fail_countdown == 0)) return false;
+    if (fail_countdown == 1 && fail_stays) return true;
+    return --fail_countdown == 0;
 }
 
 void memory_fail_after(uint64_t countdown)
 {
     fail_countdown = countdown;
+    fail_stays = false;
+}
+
+void memory_fail_from(uint64_t countdown)
+{
+    fail_countdown = countdown;
+    fail_stays = true;
 }
 
 uint64_t memory_calls_count(void)

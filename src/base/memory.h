@@ -35,5 +35,7 @@ void memory_put(void *memory);
  * by this thread returns NULL (1 = the next); 0 switches it off.
  */
 void memory_fail_after(uint64_t countdown);
+/* The same, but all later calls fail too, until memory_fail_after(0). */
+void memory_fail_from(uint64_t countdown);
 /* Calls of memory_take, memory_resize and memory_reserve by this thread. */
 uint64_t memory_calls_count(void);

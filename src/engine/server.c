@@ -286,9 +286,10 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
     }
     deal_slots(server);
     if (server_allocate(server, opts) < 0) {
+        err =
+            error_set(FERO_E_NOMEM, "no memory for %u shards", server->settings.shard.shards_count);
         server_free(server);
-        return error_set(FERO_E_NOMEM, "no memory for %u shards",
-                         server->settings.shard.shards_count);
+        return err;
     }
     for (uint32_t i = 0; i < server->settings.shard.shards_count; i++) {
         err = thread_start(server, i);
@@ -311,32 +312,56 @@ int server_stop(struct server *server, int64_t drain_ms)
     return 0;
 }
 
-int server_open(struct server *server, const char *name, const fero_opts *opts, fero_cache **out)
+/*
+ * Opens it on the shards that do not have it yet: all, unless memory ran out the time before. A shard
+ * has the caches below its count, in order, and changes that only while it is told to open one.
+ */
+static int open_on_shards(struct server *server, const struct server_cache *cache)
 {
-    for (uint32_t i = 0; i < server->caches_count; i++) {
-        if (strcmp(server->caches[i]->definition.name, name) != 0) continue;
-        *out = (fero_cache *)server->caches[i];
-        return 0;
+    for (uint32_t i = 0; i < server->settings.shard.shards_count; i++) {
+        struct shard *shard = server->shards[i];
+        if (shard->caches_count > cache->definition.number) continue;
+        command_post(shard, COMMAND_OPEN_CACHE, &cache->definition);
+        if (command_wait(shard) < 0)
+            return error_set(FERO_E_NOMEM, "no memory for cache %s on shard %u",
+                             cache->definition.name, i);
     }
+    return 0;
+}
+
+/* Makes a cache and opens it. One that is open on some shards only stays, to be opened again. */
+static int open_new(struct server *server, const char *name, const fero_opts *opts)
+{
     if (server->caches_count == CACHES_MAX)
         return error_set(FERO_E_NOMEM, "a node has at most %d caches", CACHES_MAX);
     struct server_cache *cache = memory_take(sizeof *cache);
     if (cache == NULL) return error_set(FERO_E_NOMEM, "no memory for cache %s", name);
     cache->server = server;
     int err = definition_make(&cache->definition, name, server->caches_count, opts, cache);
-    if (err < 0) {
-        memory_put(cache);
-        return err;
-    }
-    for (uint32_t i = 0; i < server->settings.shard.shards_count; i++) {
-        command_post(server->shards[i], COMMAND_OPEN_CACHE, &cache->definition);
-        if (command_wait(server->shards[i]) == 0) continue;
-        /* Shards that have it keep it: the definition stays as long as the runtime. */
-        if (i > 0) server->caches[server->caches_count++] = cache;
-        return error_set(FERO_E_NOMEM, "no memory for cache %s on shard %u", name, i);
-    }
+    if (err < 0) goto free_cache;
+    err = open_on_shards(server, cache);
+    if (err < 0 && server->shards[0]->caches_count == server->caches_count) goto free_definition;
     server->caches[server->caches_count++] = cache;
-    *out = (fero_cache *)cache;
+    return err;
+
+free_definition:
+    definition_free(&cache->definition);
+free_cache:
+    memory_put(cache);
+    return err;
+}
+
+int server_open(struct server *server, const char *name, const fero_opts *opts, fero_cache **out)
+{
+    uint32_t count = server->caches_count;
+    uint32_t i = 0;
+    /* Only the last one may not be open everywhere, and no other can be opened before it is. */
+    int err = count > 0 ? open_on_shards(server, server->caches[count - 1]) : 0;
+    if (err < 0) return err;
+    while (i < count && strcmp(server->caches[i]->definition.name, name) != 0) i++;
+    if (i == count) err = open_new(server, name, opts);
+    if (err < 0) return err;
+    *out = (fero_cache *)server->caches[i];
     return 0;
 }
 

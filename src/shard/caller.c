@@ -104,7 +104,7 @@ static void caller_free(struct caller *caller)
     caller->state = CALLER_FREE;
     caller->next = shard->callers_free;
     shard->callers_free = caller;
-    shard->counters.connections--;
+    count(&shard->counters.connections, -(uint64_t)1);
     count(&shard->counters.closed, 1);
 }
 
@@ -151,7 +151,11 @@ void caller_refuse(struct caller *caller, const struct refusal *refusal)
     queue_push(caller, shard->now_ns + CLOSING_NS_MAX);
     io_pause(shard->io, caller->link.conn, NULL, 0);
     uint8_t *to = link_reserve(&caller->link, REFUSE_BYTES_MAX);
-    if (to != NULL) link_commit(&caller->link, refuse_encode(refusal, to));
+    if (to == NULL) {
+        caller_close(caller);
+        return;
+    }
+    link_commit(&caller->link, refuse_encode(refusal, to));
     caller_mark_dirty(caller);
 }
 
@@ -421,7 +425,10 @@ static void acknowledge(struct caller *caller)
 {
     uint8_t *to = link_reserve(&caller->link, sizeof(struct frame_ack));
     caller->must_ack = false;
-    if (to == NULL) return;
+    if (to == NULL) {
+        caller_close(caller); /* it would wait for its window for ever */
+        return;
+    }
     link_commit(&caller->link,
                 ack_encode(caller->seq_last, caller->requests, caller->consumed_bytes, to));
 }
@@ -433,6 +440,7 @@ void callers_flush(struct shard *shard)
         caller->dirty = false;
         if (caller->state != CALLER_READY && caller->state != CALLER_CLOSING) continue;
         if (caller->must_ack && caller->state == CALLER_READY) acknowledge(caller);
+        if (caller->state == CALLER_CLOSED) continue;
         link_flush(&caller->link);
     }
     shard->dirty_count = 0;

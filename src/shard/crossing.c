@@ -97,24 +97,16 @@ bool crossing_may_resume(struct shard *shard, uint32_t to)
     return shard->crossing[to].promised_bytes <= quarter && lane_used(shard, to, 0) <= quarter;
 }
 
+/* `block` holds the frame where it is too large for a mail; it goes with the mail. */
 static bool try_push_request(struct caller *caller, const struct request *request, uint32_t to,
-                             uint16_t promise)
+                             uint16_t promise, uint8_t *block)
 {
     struct shard *shard = caller->shard;
-    bool is_block = request->frame_bytes > CROSSING_INLINE_BYTES_MAX;
-    uint8_t *block = NULL;
-    if (UNLIKELY(is_block)) {
-        block = memory_take(request->frame_bytes);
-        if (block == NULL) return false;
-        memcpy(block, request->frame, request->frame_bytes);
-    }
+    bool is_block = block != NULL;
     size_t body = is_block ? sizeof(struct mail_block) : request->frame_bytes;
     struct mail *mail = mailbox_try_push(shard->mailbox, to, sizeof(struct mail_request) + body,
                                          is_block ? MAIL_REQUEST_BLOCK : MAIL_REQUEST);
-    if (UNLIKELY(mail == NULL)) {
-        memory_put(block);
-        return false;
-    }
+    if (UNLIKELY(mail == NULL)) return false;
     struct mail_request *head = (struct mail_request *)mail;
     head->mail.small = promise;
     head->caller = caller->index;
@@ -129,17 +121,43 @@ static bool try_push_request(struct caller *caller, const struct request *reques
     return true;
 }
 
+/* The frame of a large request on the heap; NULL: no memory. */
+static COLD uint8_t *block_of(const struct request *request)
+{
+    uint8_t *block = memory_take(request->frame_bytes);
+    if (block != NULL) memcpy(block, request->frame, request->frame_bytes);
+    return block;
+}
+
+/* Waiting would not help: nobody says when there is memory again. */
+static COLD void fail_for_memory(struct caller *caller, struct request *request)
+{
+    struct request_context context = {.shard = caller->shard, .caller = caller, .request = request};
+    request_fail(&context, ERROR_NO_MEMORY, "no memory to hand %llu bytes to another shard",
+                 request->frame_bytes, 0);
+}
+
 bool crossing_try_send(struct caller *caller, struct request *request)
 {
     struct shard *shard = caller->shard;
     uint16_t promise = promise_of(request);
     uint32_t to = shard->slot_owner[request->store.slot];
+    bool is_block = request->frame_bytes > CROSSING_INLINE_BYTES_MAX;
     size_t bytes =
         sizeof(struct mail_request) + min_u64(request->frame_bytes, CROSSING_INLINE_BYTES_MAX);
     size_t reply_bytes = promise_mail_bytes(promise);
+    uint8_t *block = NULL;
     if (!caller_has_room(caller, shard->options->outbox_bytes_max)) return false;
-    if (!lane_allows(shard, to, bytes, reply_bytes) ||
-        !try_push_request(caller, request, to, promise)) {
+    if (!lane_allows(shard, to, bytes, reply_bytes)) {
+        caller->waits_for = to;
+        return false;
+    }
+    if (UNLIKELY(is_block) && (block = block_of(request)) == NULL) {
+        fail_for_memory(caller, request);
+        return true;
+    }
+    if (UNLIKELY(!try_push_request(caller, request, to, promise, block))) {
+        memory_put(block);
         caller->waits_for = to;
         return false;
     }

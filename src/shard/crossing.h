@@ -13,8 +13,8 @@
 #define CROSSING_INLINE_BYTES_MAX 4096
 
 /*
- * Copies a request into the lane of the shard that owns its slot. False: the lane or the caller's
- * outbox has no room, nothing was done.
+ * Copies a request into the lane of the shard that owns its slot, or answers it where there is no
+ * memory for that. False: the lane or the caller's outbox has no room, nothing was done.
  */
 MUST_CHECK bool crossing_try_send(struct caller *caller, struct request *request);
 

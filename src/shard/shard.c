@@ -193,19 +193,20 @@ static void wake_sleepers(struct shard *shard, uint64_t sleepers)
 static void publish_counters(struct shard *shard)
 {
     struct shard_counters *counters = &shard->counters;
-    counters->turns++;
-    counters->enters = shard->io->counters.enters;
-    counters->received_bytes = shard->io->counters.received_bytes;
-    counters->sent_bytes = shard->io->counters.sent_bytes;
-    counters->sessions = shard->sessions.count;
+    count(&counters->turns, 1);
+    store_relaxed_u64(&counters->enters, shard->io->counters.enters);
+    store_relaxed_u64(&counters->received_bytes, shard->io->counters.received_bytes);
+    store_relaxed_u64(&counters->sent_bytes, shard->io->counters.sent_bytes);
+    store_relaxed_u64(&counters->sessions, shard->sessions.count);
     uint64_t keys = 0;
     uint64_t tables = 0;
     for (uint32_t i = 0; i < shard->caches_count; i++) {
         keys += store_keys_count(&shard->caches[i]->store);
         tables += table_bytes(&shard->caches[i]->store.table);
     }
-    counters->keys = keys;
-    counters->memory_bytes = segments_bytes(&shard->segments) + tables + shard->sessions.bytes;
+    store_relaxed_u64(&counters->keys, keys);
+    store_relaxed_u64(&counters->memory_bytes,
+                      segments_bytes(&shard->segments) + tables + shard->sessions.bytes);
 }
 
 /* Whether any other shard may still send this one a request, or wait for its answer. */

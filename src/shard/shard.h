@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/ck.h"
 #include "base/trace.h"
 #include "net/io.h"
 #include "shard/cache.h"
@@ -192,13 +193,13 @@ size_t info_write(const struct shard *shard, char *buffer, size_t bytes);
 
 static inline void count(uint64_t *counter, uint64_t by)
 {
-    *counter += by;
+    count_up_u64(counter, by);
 }
 
 /* Counts `by` plain updates, each with its reply. */
 static inline void count_plain(struct shard_counters *counters, uint64_t by)
 {
-    counters->requests += by;
-    counters->updates += by;
-    counters->replies += by;
+    count(&counters->requests, by);
+    count(&counters->updates, by);
+    count(&counters->replies, by);
 }

@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/bytes.h"
@@ -13,7 +15,6 @@
 #define CONNECTIONS_MAX 4096
 #define CONNECTS_MAX 65536
 #define DATAGRAMS_MAX 1024
-#define FD_FIRST 1000000
 
 enum state { STATE_FREE, STATE_CONNECTING, STATE_UP, STATE_UDP, STATE_CLOSING, STATE_DETACHED };
 
@@ -58,6 +59,9 @@ struct fake_io {
     bool is_woken;
     bool discards_sent;
     int connect_error;
+    int handing_error;
+    unsigned adopts_count;
+    uint32_t adopted; /* last */
     size_t segment_bytes;
     void *listen_context;
     struct address listen_address;
@@ -244,14 +248,54 @@ static int64_t fake_connect(struct io *io, const struct address *address, void *
     return handle_of(fake, connection);
 }
 
+static int take_handing_error(struct fake_io *fake)
+{
+    int err = fake->handing_error;
+    fake->handing_error = 0;
+    return err;
+}
+
+/*
+ * A detached connection is a file with what was received and not delivered: it goes with the
+ * descriptor, as it does in a socket.
+ */
+static int keep_received(const struct fake_io *fake, uint32_t conn)
+{
+    int fd = memfd_create("detached", MFD_CLOEXEC);
+    ASSERT(fd >= 0);
+    for (size_t i = 0; i < fake->items_count; i++) {
+        const struct item *item = &fake->items[i];
+        if (item->conn != conn || item->type != IO_RECEIVED) continue;
+        ssize_t written = write(fd, item->memory + IO_HEADROOM_BYTES, item->size);
+        ASSERT(written == (ssize_t)item->size);
+    }
+    return fd;
+}
+
+static void take_received(struct fake_io *fake, int fd)
+{
+    uint8_t bytes[65536];
+    size_t part =
+        fake->segment_bytes > 0 ? min_u64(fake->segment_bytes, sizeof bytes) : sizeof bytes;
+    ssize_t got;
+    for (off_t at = 0; (got = pread(fd, bytes, part, at)) > 0; at += got)
+        fill(append(fake, IO_RECEIVED, fake->adopted), bytes, (size_t)got);
+}
+
 static int64_t fake_adopt(struct io *io, int fd, void *context)
 {
     struct fake_io *fake = fake_of(io);
     if (fd < 0) return -EBADF;
+    int err = take_handing_error(fake);
+    if (err < 0) return err;
     struct connection *connection = take(fake, STATE_UP, context);
     if (connection == NULL) return -EMFILE;
     connection->pauses_after_first = true;
-    return handle_of(fake, connection);
+    fake->adopts_count++;
+    fake->adopted = handle_of(fake, connection);
+    take_received(fake, fd);
+    close(fd);
+    return fake->adopted;
 }
 
 static int fake_detach(struct io *io, uint32_t conn)
@@ -260,9 +304,12 @@ static int fake_detach(struct io *io, uint32_t conn)
     struct connection *connection = must_find(fake, conn);
     if (connection->state != STATE_UP || !connection->is_paused || connection->is_sending)
         return -EBUSY;
+    int err = take_handing_error(fake);
+    if (err < 0) return err;
+    int fd = keep_received(fake, conn);
     remove_items(fake, conn);
     give_back(connection);
-    return FD_FIRST + (int)(conn & INDEX_MASK);
+    return fd;
 }
 
 static void fake_set_context(struct io *io, uint32_t conn, void *context)
@@ -415,6 +462,18 @@ static void deliver(struct fake_io *fake, struct item *item, struct io_event *ev
     fake->delivered[fake->delivered_count++] = *item;
 }
 
+/* The next wait may deliver what this one could not. */
+static void end_delivery(struct fake_io *fake)
+{
+    for (size_t i = 0; i < fake->delivered_count; i++) {
+        const struct item *item = &fake->delivered[i];
+        struct connection *connection = item->type == IO_WOKEN ? NULL : find(fake, item->conn);
+        if (connection == NULL) continue;
+        connection->is_fresh &= item->type != IO_ACCEPTED;
+        connection->has_received &= item->type != IO_RECEIVED;
+    }
+}
+
 static unsigned deliver_all(struct fake_io *fake, struct io_event *events, unsigned events_max)
 {
     unsigned count = 0;
@@ -429,20 +488,13 @@ static unsigned deliver_all(struct fake_io *fake, struct io_event *events, unsig
                 (fake->items_count - at) * sizeof *fake->items);
         deliver(fake, &item, &events[count++]);
     }
+    end_delivery(fake);
     return count;
 }
 
 static void free_delivered(struct fake_io *fake)
 {
-    for (size_t i = 0; i < fake->delivered_count; i++) {
-        struct item *item = &fake->delivered[i];
-        struct connection *connection = item->type == IO_WOKEN ? NULL : find(fake, item->conn);
-        if (connection != NULL) {
-            connection->is_fresh &= item->type != IO_ACCEPTED;
-            connection->has_received &= item->type != IO_RECEIVED;
-        }
-        item_free(item);
-    }
+    for (size_t i = 0; i < fake->delivered_count; i++) item_free(&fake->delivered[i]);
     fake->delivered_count = 0;
 }
 
@@ -635,6 +687,18 @@ uint32_t fake_io_dial(struct fake_io *fake, const struct address *peer)
 bool fake_io_is_listening(const struct fake_io *fake)
 {
     return fake->is_listening;
+}
+
+unsigned fake_io_adopts_count(const struct fake_io *fake, uint32_t *conn)
+{
+    *conn = fake->adopted;
+    return fake->adopts_count;
+}
+
+void fake_io_fail_handing(struct fake_io *fake, int err)
+{
+    ASSERT(err < 0);
+    fake->handing_error = err;
 }
 
 bool fake_io_is_up(const struct fake_io *fake, uint32_t conn)

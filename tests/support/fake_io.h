@@ -65,6 +65,11 @@ void fake_io_fail_connect(struct fake_io *fake, int err);
 uint32_t fake_io_dial(struct fake_io *fake, const struct address *peer);
 bool fake_io_is_listening(const struct fake_io *fake);
 
+/* How many connections were adopted, and the handle of the last one. */
+unsigned fake_io_adopts_count(const struct fake_io *fake, uint32_t *conn);
+/* The next io_adopt or io_detach returns this negative errno; once. */
+void fake_io_fail_handing(struct fake_io *fake, int err);
+
 /* ---- on any connection ------------------------------------------------------------------------ */
 
 /* Is up: neither connecting nor closed by anybody. */
