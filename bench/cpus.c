@@ -9,10 +9,18 @@
 
 void cpus_plan_make(struct cpus_plan *plan, uint32_t clients, uint32_t server_threads)
 {
+    struct cpu_list allowed;
+    cpus_allowed(&allowed);
+    cpus_plan_for(plan, &allowed, clients, server_threads);
+}
+
+void cpus_plan_for(struct cpus_plan *plan, const struct cpu_list *allowed, uint32_t clients,
+                   uint32_t server_threads)
+{
     ASSERT(clients > 0);
     ASSERT(server_threads > 0);
-    *plan = (struct cpus_plan){.is_crowded = false};
-    cpus_allowed(&plan->allowed);
+    ASSERT(allowed->count > 0);
+    *plan = (struct cpus_plan){.allowed = *allowed};
     uint32_t count = plan->allowed.count;
     plan->is_crowded = clients + server_threads > count;
     plan->is_shared = count == 1;

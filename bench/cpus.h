@@ -22,6 +22,9 @@ struct cpus_plan {
 
 /* For so many client threads and server threads (shards of all servers). */
 void cpus_plan_make(struct cpus_plan *plan, uint32_t clients, uint32_t server_threads);
+/* The same for given processors; at least one. */
+void cpus_plan_for(struct cpus_plan *plan, const struct cpu_list *allowed, uint32_t clients,
+                   uint32_t server_threads);
 uint16_t cpus_of_client(const struct cpus_plan *plan, uint32_t client);
 /* The processor of a server's thread, counted through all servers. */
 uint16_t cpus_of_server(const struct cpus_plan *plan, uint32_t thread);

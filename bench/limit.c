@@ -65,7 +65,7 @@ static const struct option_spec specs[] = {
     {.name = "connections", .kind = OPTION_NUMBER, .offset = FIELD(connections), .shows = "N",
      .low = 1, .high = LIMIT_CONNECTIONS_MAX, .help = "TCP connections (1)"},
     {.name = "window", .kind = OPTION_SIZE, .offset = FIELD(window_bytes), .shows = "BYTES",
-     .low = 1, .high = 1 << 30, .help = "requests in flight, over all connections (2M)"},
+     .low = 1, .high = 1 << 30, .help = "requests in flight, over all connections (1M)"},
     {.name = "batch", .kind = OPTION_SIZE, .offset = FIELD(batch_bytes), .shows = "BYTES",
      .low = 1, .high = 1 << 30, .help = "requests in one send, at most (128k)"},
     {.name = "receive", .kind = OPTION_SIZE, .offset = FIELD(receive_bytes), .shows = "BYTES",

@@ -73,8 +73,9 @@ static ALWAYS_INLINE size_t put_reply(const struct limit_server *server,
 
 static int flush(const struct limit_server *server, int fd, size_t bytes)
 {
+    int flags = server->spins ? MSG_DONTWAIT : 0;
     for (size_t at = 0; at < bytes;) {
-        ssize_t sent = limit_send(fd, server->out + at, bytes - at, 0);
+        ssize_t sent = limit_send(fd, server->out + at, bytes - at, flags);
         if (sent < 0 && !limit_is_later((int)sent)) return (int)sent;
         if (sent > 0) at += (size_t)sent;
     }

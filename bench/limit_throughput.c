@@ -31,7 +31,7 @@ static void complete(struct limit_options *options)
     if (options->records_warmup == 0) options->records_warmup = 2000000;
     if (options->keys == 0) options->keys = 1000000;
     if (options->connections == 0) options->connections = 1;
-    if (options->window_bytes == 0) options->window_bytes = 2 * MIB;
+    if (options->window_bytes == 0) options->window_bytes = 1 * MIB;
     if (options->batch_bytes == 0) options->batch_bytes = 128 * KIB;
     if (options->receive_bytes == 0) options->receive_bytes = 256 * KIB;
     if (options->log_bytes == 0) options->log_bytes = 1 * GIB;

@@ -11,7 +11,7 @@
 const char *report_number(double number, char text[REPORT_NUMBER_BYTES])
 {
     /* A hair more, so that 0.29 * 100 does not become 28.999... and then 0.28. */
-    double cut = floor(number * 100 * (1 + 1e-12)) / 100;
+    double cut = floor(number * 100 * (1 + 1e-15)) / 100;
     int bytes = snprintf(text, REPORT_NUMBER_BYTES, "%.2f", cut);
     ASSERT(bytes > 3);
     while (text[bytes - 1] == '0') text[--bytes] = 0;

@@ -54,6 +54,9 @@ static void the_same_work_has_the_same_checksum(void **state)
 {
     (void)state;
     struct limit_options options = small();
+    /* With more keys a bucket may be full, and which key it then loses depends on how many requests a
+       receive brought. */
+    options.keys = 7;
     uint64_t checksum = run(&options).checksum;
     assert_int_equal(run(&options).checksum, checksum);
     options.records++;
