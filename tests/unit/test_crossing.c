@@ -144,8 +144,11 @@ static void a_large_value_that_finds_no_memory_is_an_answer(void **state)
 static void opens_whose_answers_are_not_read_wait(void **state)
 {
     (void)state;
-    enum { COUNT = 100000 };
-    open_node(1);
+    enum { COUNT = 5000 };
+    struct shard_options options = node_options(1);
+    options.outbox_bytes_max = 32 * KIB;
+    node_open(&node, &options);
+    node_add_cache(&node, "demo", NULL, 0, NULL);
     struct peer peer = peer_greeted(&node, 0, 0, 1);
     struct stream stream = {0};
     for (uint32_t seq = 0; seq < COUNT; seq++) stream_open(&stream, seq, "demo");
