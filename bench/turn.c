@@ -102,7 +102,7 @@ static void run(struct feeder *feeder, const struct turn_options *options)
                                     .message_bytes = (size_t)options->size,
                                     .log_bytes_max = 4 * GIB,
                                     .history_bytes_max = (size_t)options->history,
-                                    .garbage_bytes_max = (size_t)options->history * 4};
+                                    .garbage_bytes_max = (size_t)options->history * 6};
     uint64_t messages = (uint64_t)options->messages;
     feeder_open(feeder, &wanted);
     feeder_feed(feeder, FEEDER_UPDATE, wanted.keys, feeder_key_in_order, NULL, NULL);
@@ -133,7 +133,7 @@ static const struct option_spec turn_specs[] = {
     {.name = "crossing", .kind = OPTION_CHOICE, FIELD(crossing), .shows = "none, half",
      .choices = crossing_names, .help = "requests that another shard owns (none)"},
     {.name = "history", .kind = OPTION_SIZE, FIELD(history), .shows = "BYTES", .low = 1,
-     .high = (int64_t)GIB, .help = "kept before compaction, and 4 times as much garbage (128M)"},
+     .high = (int64_t)GIB, .help = "kept before compaction, and 6 times as much garbage (128M)"},
     {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object"},
 };
 /* clang-format on */

@@ -44,7 +44,7 @@
 /* So many records ahead, the next ones are fetched where they begin if all are of one size. */
 #define READ_AHEAD 16
 /* Of a survivor, so much is fetched in time; of a longer one the processor fetches the rest. */
-#define SURVIVOR_BYTES 256
+#define SURVIVOR_BYTES 1024
 
 struct compaction {
     uint64_t garbage_bytes_max;

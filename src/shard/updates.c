@@ -39,7 +39,7 @@
 /* Frames of one call: their replies go into the outbox unasked. */
 #define FRAMES_MAX 1024u
 /* How far the log's memory is fetched ahead of its end. A store to a line in no cache would wait. */
-#define LOG_AHEAD_BYTES 1024
+#define LOG_AHEAD_BYTES 2048
 
 /* What turns the first word of the request into that of the change: longer, and nobody wants. */
 #define TO_CHANGE                                                                                  \
@@ -516,22 +516,33 @@ static NO_INLINE bool apply_frame(const struct applying *applying, const struct 
     return true;
 }
 
+/* Fetches the memory of the log that will be written a few records later. */
+static ALWAYS_INLINE void fetch_log(const uint8_t *at, const struct shape *shape)
+{
+    at += LOG_AHEAD_BYTES;
+    __builtin_prefetch(at, 1);
+    __builtin_prefetch(at + CACHE_LINE, 1);
+    __builtin_prefetch(at + 2 * CACHE_LINE, 1);
+    if (shape->is_short) return;
+    for (size_t line = 3 * CACHE_LINE; line < record_bytes(shape); line += CACHE_LINE)
+        __builtin_prefetch(at + line, 1);
+}
+
 /*
- * Applies frames of one shape, with short bodies, keys of 8 bytes and consecutive numbers. Returns
- * how many.
+ * Applies frames of one shape, with keys of 8 bytes and consecutive numbers. Returns how many.
  */
 static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const struct plain *plain,
-                                          unsigned count, struct cursor *at)
+                                          unsigned count, struct cursor *at, bool is_short)
 {
     const struct applying applying = *all;
     struct shape shape = shape_of(load_u64(plain->frame));
     struct cursor cursor = *at;
     struct update update = {.seq = (uint32_t)cursor.seq, .seq_high = cursor.seq >> 32 << 48};
     const struct plain *begin = plain;
-    if (shape.key_bytes != 8 || !shape.is_short || applying.may_grow) return 0;
+    if (shape.key_bytes != 8 || applying.may_grow) return 0;
     if ((size_t)(cursor.end - cursor.at) < count * record_bytes(&shape)) return 0;
     if (update.seq > UINT32_MAX - PACE) return 0;
-    shape.is_short = true; /* so that the compiler knows it, too */
+    shape.is_short = is_short; /* so that the compiler knows it, too */
     for (const struct plain *end = plain + count; plain < end; plain++) {
         update.frame = plain->frame;
         update.hash = plain->hash;
@@ -543,9 +554,7 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
         if (UNLIKELY(!is_key(update.old, update.frame,
                              (uint64_t)8 << 48 | (uint64_t)FRAME_UPDATE << 32)))
             break;
-        __builtin_prefetch(cursor.at + LOG_AHEAD_BYTES, 1);
-        __builtin_prefetch(cursor.at + LOG_AHEAD_BYTES + CACHE_LINE, 1);
-        __builtin_prefetch(cursor.at + LOG_AHEAD_BYTES + 2 * CACHE_LINE, 1);
+        fetch_log(cursor.at, &shape);
         if (UNLIKELY(!append(&applying, &update, &shape, &cursor))) break;
     }
     unsigned done = (unsigned)(plain - begin);
@@ -556,14 +565,30 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
     return done;
 }
 
+static NO_INLINE unsigned apply_short(const struct applying *applying, const struct plain *plain,
+                                      unsigned count, struct cursor *cursor)
+{
+    return apply_alike(applying, plain, count, cursor, true);
+}
+
+static NO_INLINE unsigned apply_long(const struct applying *applying, const struct plain *plain,
+                                     unsigned count, struct cursor *cursor)
+{
+    return apply_alike(applying, plain, count, cursor, false);
+}
+
 /* Applies frames in order. Returns how many; fewer end the run. */
-static NO_INLINE unsigned apply_frames(const struct applying *applying, struct plain *plain,
-                                       unsigned count, struct cursor *cursor)
+static unsigned apply_frames(const struct applying *applying, struct plain *plain, unsigned count,
+                             struct cursor *cursor)
 {
     unsigned done = 0;
-    while ((done += apply_alike(applying, plain + done, count - done, cursor)) < count &&
-           apply_frame(applying, plain + done, cursor))
-        if (++done == count) break;
+    while (done < count) {
+        struct shape shape = shape_of(load_u64(plain[done].frame));
+        done += shape.is_short ? apply_short(applying, plain + done, count - done, cursor)
+                               : apply_long(applying, plain + done, count - done, cursor);
+        if (done == count || !apply_frame(applying, plain + done, cursor)) break;
+        done++;
+    }
     return done;
 }
 
