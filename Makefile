@@ -6,6 +6,7 @@
 #   src/cli/*.c, bench/*.c                                         build/fero
 #   tests/{unit,property,sim,stress}/test_*.c                      one cmocka program each
 #   tests/fuzz/fuzz_*.c                                            one replay (or libFuzzer) program each
+#   tests/e2e/*.c                                                  programs that its scripts run
 #   tests/support/*.c                                              linked into every test program
 #   tests/e2e/*.sh                                                 run against build/fero
 #
@@ -90,6 +91,7 @@ SIM_SOURCES := $(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c))
 TEST_SOURCES := $(wildcard tests/unit/test_*.c tests/property/test_*.c tests/sim/test_*.c \
     tests/stress/test_*.c)
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
+E2E_SOURCES := $(wildcard tests/e2e/*.c)
 MAN_PAGES := $(wildcard docs/man/*.[1-8])
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
@@ -107,11 +109,13 @@ EXTRA_OBJECTS := $(call objects,$(SIM_SOURCES) $(BENCH_SOURCES) \
     $(filter-out src/cli/main.c,$(CLI_SOURCES)))
 TEST_OBJECTS := $(call objects,$(TEST_SOURCES))
 FUZZ_OBJECTS := $(call objects,$(FUZZ_SOURCES))
+E2E_OBJECTS := $(call objects,$(E2E_SOURCES))
 TEST_PROGRAMS := $(TEST_OBJECTS:.o=)
 FUZZ_PROGRAMS := $(FUZZ_OBJECTS:.o=)
+E2E_PROGRAMS := $(E2E_OBJECTS:.o=)
 STRESS_PROGRAMS := $(filter $(BUILD)/tests/stress/%,$(TEST_PROGRAMS))
 ALL_OBJECTS := $(sort $(LIB_OBJECTS) $(CLI_OBJECTS) $(EXTRA_OBJECTS) $(SUPPORT_OBJECTS) \
-    $(TEST_OBJECTS) $(FUZZ_OBJECTS) $(BUILD)/tests/fuzz/replay.o)
+    $(TEST_OBJECTS) $(FUZZ_OBJECTS) $(E2E_OBJECTS) $(BUILD)/tests/fuzz/replay.o)
 
 # There may be nothing to link yet in a young tree.
 FERO := $(if $(CLI_SOURCES),$(BUILD)/fero)
@@ -171,7 +175,7 @@ deps: ## Install the Debian packages that a build needs, if absent
 deps-test: deps
 	@scripts/deps test
 
-tests: $(TEST_PROGRAMS) fuzz-programs
+tests: $(TEST_PROGRAMS) $(E2E_PROGRAMS) fuzz-programs
 fuzz-programs: $(FUZZ_PROGRAMS)
 stress-programs: $(STRESS_PROGRAMS)
 
@@ -201,7 +205,7 @@ $(BUILD)/sources:
 
 # The packages come before the first compilation; order-only, so that they rebuild nothing.
 $(ALL_OBJECTS): | deps
-$(SUPPORT_OBJECTS) $(TEST_OBJECTS) $(FUZZ_OBJECTS): | deps-test
+$(SUPPORT_OBJECTS) $(TEST_OBJECTS) $(FUZZ_OBJECTS) $(E2E_OBJECTS): | deps-test
 
 # Tests, benches and the command line may include by path from the root ("bench/bench.h"). A fuzz
 # target's one function has its prototype in libFuzzer, not in a header.
@@ -248,6 +252,11 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJECTS) $(BUILD)/tests/lib
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(TEST_LDFLAGS) -pie -o $@ $< $(SUPPORT_OBJECTS) \
 	    $(BUILD)/tests/libextra.a $(BUILD)/libfero.a -lcmocka $(LIBS)
+
+$(E2E_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJECTS) $(BUILD)/libfero.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -pie -o $@ $< $(SUPPORT_OBJECTS) $(BUILD)/libfero.a -lcmocka \
+	    $(LIBS)
 
 # Under gcc a fuzz target gets a main() that replays its corpus; under `make fuzz`, libFuzzer's.
 FUZZ_DRIVER := $(if $(FUZZER),,$(BUILD)/tests/fuzz/replay.o)

@@ -62,6 +62,12 @@ static void close_conn(struct io *io, uint32_t conn)
     own(io)->closed = true;
 }
 
+static void finish_conn(struct io *io, uint32_t conn)
+{
+    (void)io;
+    (void)conn;
+}
+
 static void stop_listening(struct io *io)
 {
     (void)io;
@@ -120,6 +126,7 @@ static const struct io_table memory_table = {.listen = listen_nowhere,
                                              .resume = resume,
                                              .pause = pause_receiving,
                                              .send = send_nowhere,
+                                             .finish = finish_conn,
                                              .close = close_conn,
                                              .stop_listening = stop_listening,
                                              .wait = wait_events,

@@ -904,6 +904,7 @@ void client_link_event(struct client_link *link, const struct io_event *event)
         break;
     case IO_RECEIVED: received(link, event); break;
     case IO_SENT: sent(link); break;
+    case IO_EOF: io_close(link->link.io, link->link.conn); break; /* it will answer no more */
     case IO_CLOSED: lost(link, event->result); break;
     case IO_ACCEPTED:
     case IO_DATAGRAM:

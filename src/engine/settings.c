@@ -130,6 +130,13 @@ static int take_sizes(struct settings *settings, const fero_runtime_opts *opts,
     return 0;
 }
 
+static bool is_allowed(const struct cpu_list *allowed, uint16_t cpu)
+{
+    for (uint32_t i = 0; i < allowed->count; i++)
+        if (allowed->cpus[i] == cpu) return true;
+    return false;
+}
+
 static int take_cpus(struct settings *settings, const fero_runtime_opts *opts,
                      const struct cpu_list *allowed)
 {
@@ -137,6 +144,12 @@ static int take_cpus(struct settings *settings, const fero_runtime_opts *opts,
     if (opts->cpus != NULL && cpus_parse(&settings->cpus, opts->cpus) < 0)
         return error_set(FERO_E_INVAL, "cpus is \"%s\", but must be a list such as 2-7,10",
                          opts->cpus);
+    for (uint32_t i = 0; i < settings->cpus.count; i++)
+        if (!is_allowed(allowed, settings->cpus.cpus[i]))
+            return error_set(FERO_E_INVAL,
+                             "cpus is \"%s\", but this process may not run on %u: see nproc and "
+                             "taskset -p",
+                             opts->cpus, settings->cpus.cpus[i]);
     uint64_t shards = 0;
     int err = take(&shards, opts->shards, min_u64(settings->cpus.count, SHARDS_MAX),
                    &(struct range){"shards", 1, SHARDS_MAX});
@@ -163,8 +176,8 @@ int settings_make(struct settings *settings, const fero_runtime_opts *opts, uint
     size_t unknown_bytes;
     if (opts->io_features != NULL && uring_features_parse(opts->io_features, &settings->io_features,
                                                           &unknown, &unknown_bytes) < 0)
-        return error_set(FERO_E_INVAL, "io-features: \"%.*s\" is not a feature", (int)unknown_bytes,
-                         unknown);
+        return error_set(FERO_E_INVAL, "io-features: \"%.*s\" is not a feature; these are: %s",
+                         (int)unknown_bytes, unknown, uring_feature_names());
     settings->shard.greeting_ns_max = GREETING_NS;
     settings->shard.node = rng_secret_u64();
     settings->shard.cluster = rng_secret_u64();

@@ -6,9 +6,9 @@
  * writes into memory that somebody else owns. A slot whose IO_CLOSED is out keeps its generation
  * until the next io_wait, so that handles in the batch of events before it stay good.
  *
- * Ending. An end of file waits its turn behind what is held and stashed; an error does not. Then
- * everything in flight is cancelled, and where the kernel could not, the socket is shut down, which
- * no operation survives.
+ * Ending. An end of file waits its turn behind what is held and stashed, and then the owner ends the
+ * connection, when it has answered; an error ends it at once. Then everything in flight is
+ * cancelled, and where the kernel could not, the socket is shut down, which no operation survives.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -211,12 +211,12 @@ static bool service_up(struct uring *uring, struct connection *connection, struc
     /* Not in the turn of the last bytes: the owner may put some of them back. */
     bool is_over =
         connection->has_eof && !receive_is_waiting(connection) && connection->turn != uring->turn;
-    if (connection->state == CONNECTION_UP && is_over) {
-        connection->state = CONNECTION_ENDING;
-        connection->result = 0;
-        return service_ending(uring, connection, events);
-    }
     if (connection->state != CONNECTION_UP) return true;
+    if (is_over && !connection->told_eof) {
+        if (events_are_full(events)) return false;
+        connection->told_eof = true;
+        connection_event(uring, connection, events, IO_EOF);
+    }
     is_done &= send_service(uring, connection, events);
     is_done &= receive_service(uring, connection);
     return is_done;

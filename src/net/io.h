@@ -10,13 +10,15 @@
  *   - An accepted or adopted connection delivers one IO_RECEIVED and then pauses by itself, with no
  *     operation of the kernel's in flight: the owner either calls io_resume, or io_detach to give
  *     the descriptor to another shard. A connected one receives at once.
+ *   - IO_EOF says that the peer has sent its last byte. It may still read: the owner says what it
+ *     has to say and calls io_close. Where the peer broke off instead, IO_CLOSED comes at once.
  *   - IO_CLOSED is the last event of a connection, and comes exactly once, whoever closed it. Until
  *     IO_SENT or IO_CLOSED the bytes given to io_send belong to the kernel.
  *   - The bytes of IO_RECEIVED and IO_DATAGRAM are the owner's until the next io_wait; it may write
  *     to them, and to IO_HEADROOM_BYTES before those of IO_RECEIVED (where a partial frame is put
  *     back in front). Datagrams of one sender may lie side by side, so they have no headroom.
  *   - A connection has one IO_RECEIVED an io_wait at most, so io_pause is followed by silence, and
- *     IO_CLOSED never comes in the same io_wait as the last bytes.
+ *     neither IO_EOF nor IO_CLOSED comes in the same io_wait as the last bytes.
  *   - A handle is good until the io_wait after the one that delivered its IO_CLOSED begins. What is
  *     asked of it after it ended, which the owner need not know yet, is ignored.
  *
@@ -43,7 +45,8 @@ enum io_event_type {
     IO_CONNECTED, /* conn is up */
     IO_RECEIVED,  /* data, size (> 0) */
     IO_SENT,      /* all bytes of the last io_send were taken by the kernel: a tack */
-    IO_CLOSED,    /* result: 0 the peer closed, -ECANCELED the owner did, else -errno */
+    IO_EOF,       /* behind the last IO_RECEIVED: the peer sends no more */
+    IO_CLOSED,    /* result: 0 after IO_EOF, -ECANCELED the owner closed before, else -errno */
     IO_DATAGRAM,  /* conn: the UDP socket; data, size; address: the sender's */
     IO_WOKEN      /* somebody called io_wake */
 };
@@ -87,6 +90,7 @@ struct io_table {
     void (*resume)(struct io *io, uint32_t conn);
     void (*pause)(struct io *io, uint32_t conn, const void *rest, size_t rest_bytes);
     void (*send)(struct io *io, uint32_t conn, const struct iovec *parts, unsigned parts_count);
+    void (*finish)(struct io *io, uint32_t conn);
     void (*close)(struct io *io, uint32_t conn);
     void (*stop_listening)(struct io *io);
     int64_t (*udp_open)(struct io *io, const struct address *address, void *context);
@@ -177,7 +181,17 @@ static inline void io_send(struct io *io, uint32_t conn, const struct iovec *par
     io->table->send(io, conn, parts, parts_count);
 }
 
-/* Closes; IO_CLOSED with -ECANCELED follows once the kernel has let go of everything. */
+/*
+ * Ends our side, when nothing is being sent: the peer hears of it behind the last byte. What it still
+ * sends should be read, up to its IO_EOF: io_close with bytes unread is a reset, which may take from
+ * the peer what it has not read yet.
+ */
+static inline void io_finish(struct io *io, uint32_t conn)
+{
+    io->table->finish(io, conn);
+}
+
+/* Closes; IO_CLOSED follows once the kernel has let go of everything. */
 static inline void io_close(struct io *io, uint32_t conn)
 {
     io->table->close(io, conn);

@@ -308,10 +308,18 @@ static void uring_send(struct io *io, uint32_t conn, const struct iovec *parts,
     connection_mark(uring, connection);
 }
 
+static void uring_finish(struct io *io, uint32_t conn)
+{
+    struct connection *connection = connection_of(uring_of(io), conn);
+    ASSERT(!connection->is_sending);
+    if (connection->state == CONNECTION_UP) shutdown(connection->fd, SHUT_WR);
+}
+
 static void uring_close(struct io *io, uint32_t conn)
 {
     struct uring *uring = uring_of(io);
-    connection_end(uring, connection_of(uring, conn), -ECANCELED);
+    struct connection *connection = connection_of(uring, conn);
+    connection_end(uring, connection, connection->told_eof ? 0 : -ECANCELED);
 }
 
 /* ---- datagrams ---- */
@@ -420,6 +428,7 @@ static const struct io_table uring_table = {
     .resume = uring_resume,
     .pause = uring_pause,
     .send = uring_send,
+    .finish = uring_finish,
     .close = uring_close,
     .stop_listening = uring_stop_listening,
     .udp_open = uring_udp_open,

@@ -56,6 +56,8 @@ uint32_t uring_features(const struct io *io);
  */
 MUST_CHECK int uring_features_parse(const char *text, uint32_t *features, const char **unknown,
                                     size_t *unknown_bytes);
+/* All names that such a list may have, with commas between them. */
+const char *uring_feature_names(void);
 
 /*
  * Tests only: the `countdown`-th operation from now on (1 = the next; 0 switches it off) does not

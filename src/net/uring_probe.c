@@ -38,6 +38,12 @@ static const char *feature_name(enum uring_feature feature)
     return "unknown";
 }
 
+const char *uring_feature_names(void)
+{
+#define FEATURE_TEXT(bit, name) name ", "
+    return FEATURES(FEATURE_TEXT) "none, all";
+}
+
 /* The bits that a name stands for; 0 where there is no such name. */
 static uint32_t bits_of(const char *name, size_t bytes)
 {

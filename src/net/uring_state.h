@@ -86,6 +86,7 @@ struct connection {
     bool is_cancelling;   /* a cancel is in flight */
     bool was_cancelled;   /* when ending: cancelled once, then shut down */
     bool has_eof;         /* nothing comes after what is held and stashed */
+    bool told_eof;        /* IO_EOF is out */
     bool has_sent;        /* IO_SENT is to be delivered */
     uint32_t turn;        /* of the last IO_RECEIVED: one a turn, see connection.c */
     uint32_t stash_first; /* received buffers that wait for the next turn */

@@ -139,14 +139,11 @@ static void caller_close(struct caller *caller)
     io_close(caller->link.io, caller->link.conn);
 }
 
-void caller_refuse(struct caller *caller, const struct refusal *refusal)
+/* The link's last frame. */
+static void refuse(struct caller *caller, const struct refusal *refusal)
 {
     struct shard *shard = caller->shard;
-    if (caller->state != CALLER_GREETING && caller->state != CALLER_READY) return;
     queue_remove(caller);
-    count(&shard->counters.refused, 1);
-    trace_line(shard->options->trace, TRACE_WARN, "link refused: %s (got %llu, limit %llu)",
-               refusal->text, (unsigned long long)refusal->got, (unsigned long long)refusal->limit);
     caller->state = CALLER_CLOSING;
     queue_push(caller, shard->now_ns + CLOSING_NS_MAX);
     io_pause(shard->io, caller->link.conn, NULL, 0);
@@ -156,7 +153,38 @@ void caller_refuse(struct caller *caller, const struct refusal *refusal)
         return;
     }
     link_commit(&caller->link, refuse_encode(refusal, to));
+}
+
+void caller_refuse(struct caller *caller, const struct refusal *refusal)
+{
+    struct shard *shard = caller->shard;
+    if (caller->state != CALLER_GREETING && caller->state != CALLER_READY) return;
+    count(&shard->counters.refused, 1);
+    trace_line(shard->options->trace, TRACE_WARN, "link refused: %s (got %llu, limit %llu)",
+               refusal->text, (unsigned long long)refusal->got, (unsigned long long)refusal->limit);
+    refuse(caller, refusal);
     caller_mark_dirty(caller);
+}
+
+/*
+ * All is said. The peer may still be sending, and closing with bytes unread would be a reset, which
+ * may take the last replies from it: what it sends is read and dropped until it ends, too.
+ */
+static void caller_finish(struct caller *caller)
+{
+    if (caller->is_ended) {
+        caller_close(caller);
+        return;
+    }
+    io_finish(caller->link.io, caller->link.conn);
+    io_resume(caller->link.io, caller->link.conn);
+}
+
+/* Whether nothing is under way for it: no reply of another shard that it can take, no bytes. */
+static bool is_answered(const struct caller *caller)
+{
+    bool is_owed = caller->reserved_bytes > 0 && caller_is_open(caller);
+    return !is_owed && link_out_bytes(&caller->link) == 0;
 }
 
 static bool is_over(const struct caller *caller)
@@ -283,12 +311,13 @@ static int64_t greet(void *context, uint8_t *data, size_t size)
     if (prefix.type == FRAME_HELLO && padded > size) return 0;
     struct greeting_node node = {.shard = shard->index,
                                  .shards_count = shard->options->shards_count,
-                                 .shard_any = shard->next_shard,
+                                 .shard_any = caller->is_adopted ? shard->index : shard->next_shard,
                                  .cluster = shard->options->cluster,
                                  .stopping = shard->stopping};
     struct greeting greeting;
     greeting_decide(&greeting, &node, data, min_u64(prefix.length, size));
-    if (greeting.action != GREETING_REFUSE && greeting.hello.shard == HELLO_SHARD_ANY)
+    bool wants_any = greeting.action != GREETING_REFUSE && greeting.hello.shard == HELLO_SHARD_ANY;
+    if (wants_any && !caller->is_adopted)
         shard->next_shard = (shard->next_shard + 1) % shard->options->shards_count;
     if (greeting.action == GREETING_HAND_OVER) {
         greeted->handed_over = hand_over(caller, greeting.shard, data, size);
@@ -387,6 +416,7 @@ void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size)
         io_close(shard->io, (uint32_t)conn);
         return;
     }
+    caller->is_adopted = true;
     uint8_t copy[GREETING_BYTES_MAX];
     ASSERT(size <= sizeof copy);
     memcpy(copy, data, size);
@@ -397,10 +427,19 @@ void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size)
 static void caller_sent(struct caller *caller)
 {
     link_sent(&caller->link);
-    if (link_out_bytes(&caller->link) > 0)
+    if (link_out_bytes(&caller->link) > 0 || caller->is_ended)
         caller_mark_dirty(caller);
     else if (caller->state == CALLER_CLOSING)
+        caller_finish(caller);
+}
+
+static void caller_ended(struct caller *caller)
+{
+    caller->is_ended = true;
+    if (caller->state == CALLER_GREETING)
         caller_close(caller);
+    else
+        caller_mark_dirty(caller);
 }
 
 void caller_event(struct shard *shard, const struct io_event *event)
@@ -411,6 +450,7 @@ void caller_event(struct shard *shard, const struct io_event *event)
     switch ((enum io_event_type)event->type) {
     case IO_RECEIVED: caller_received(caller, event); break;
     case IO_SENT: caller_sent(caller); break;
+    case IO_EOF: caller_ended(caller); break;
     case IO_CLOSED: caller_free(caller); break;
     case IO_ACCEPTED:
     case IO_CONNECTED:
@@ -438,10 +478,13 @@ void callers_flush(struct shard *shard)
     for (uint32_t i = 0; i < shard->dirty_count; i++) {
         struct caller *caller = shard->dirty[i];
         caller->dirty = false;
-        if (caller->state != CALLER_READY && caller->state != CALLER_CLOSING) continue;
-        if (caller->must_ack && caller->state == CALLER_READY) acknowledge(caller);
+        if (!caller_is_open(caller) && caller->state != CALLER_CLOSING) continue;
+        if (caller->must_ack && caller_is_open(caller)) acknowledge(caller);
+        if (caller->state == CALLER_STOPPING && caller->reserved_bytes == 0)
+            refuse(caller, &(struct refusal){ERROR_CLOSED, 0, 0, "the node is stopping"});
         if (caller->state == CALLER_CLOSED) continue;
         link_flush(&caller->link);
+        if (caller->is_ended && is_answered(caller)) caller_close(caller);
     }
     shard->dirty_count = 0;
 }
@@ -493,8 +536,12 @@ void callers_end_reading(struct shard *shard)
 {
     shard->reading_ended = true;
     for (uint32_t i = 0; i < shard->callers_fresh; i++) {
-        const struct caller *caller = &shard->callers[i];
-        if (caller->state == CALLER_READY) io_pause(shard->io, caller->link.conn, NULL, 0);
+        struct caller *caller = &shard->callers[i];
+        if (caller->state != CALLER_GREETING && caller->state != CALLER_READY) continue;
+        queue_remove(caller);
+        caller->state = CALLER_STOPPING;
+        io_pause(shard->io, caller->link.conn, NULL, 0);
+        caller_mark_dirty(caller);
     }
 }
 

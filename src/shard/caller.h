@@ -16,18 +16,21 @@ enum caller_state {
     CALLER_FREE,
     CALLER_GREETING, /* HELLO has not come */
     CALLER_READY,
-    CALLER_CLOSING, /* what is in the outbox (a REFUSE) goes out, then it is closed */
-    CALLER_CLOSED   /* io_close was called, IO_CLOSED has not come */
+    CALLER_STOPPING, /* the node is: no more requests are taken, those that were are answered */
+    CALLER_CLOSING,  /* what is in the outbox (a REFUSE) goes out, then it is closed */
+    CALLER_CLOSED    /* io_close was called, IO_CLOSED has not come */
 };
 
 struct caller {
     struct link link;
     uint32_t index;
     uint32_t generation;
-    uint8_t state; /* enum caller_state */
-    bool dirty;    /* in the shard's list of links to flush this turn */
-    bool waiting;  /* in the shard's list of links that could not go on */
-    bool must_ack; /* requests were taken since the last ACK */
+    uint8_t state;   /* enum caller_state */
+    bool dirty;      /* in the shard's list of links to flush this turn */
+    bool waiting;    /* in the shard's list of links that could not go on */
+    bool must_ack;   /* requests were taken since the last ACK */
+    bool is_ended;   /* the peer sends no more: closed when it has its answers */
+    bool is_adopted; /* another shard has handed it over, so this one greets it */
     struct shard *shard;
     struct session *session; /* NULL: none */
     uint64_t session_id;
@@ -41,6 +44,12 @@ struct caller {
     struct caller *next;     /* free list, or the queue of its state */
     struct caller *previous;
 };
+
+/* Whether replies may be written to it. */
+static inline bool caller_is_open(const struct caller *caller)
+{
+    return caller->state == CALLER_READY || caller->state == CALLER_STOPPING;
+}
 
 /* Callers that have the same time for what they do, so that the first one's is over first. */
 struct caller_queue {

@@ -57,6 +57,8 @@ struct mail_adopt {
 #define PROMISE_UNIT 16
 /* What wrapping may waste at the end of a lane, on either side. */
 #define LANE_SLACK_BYTES (2 * (CROSSING_INLINE_BYTES_MAX + 256))
+/* What a link that may go on is taken to send at once. */
+#define RESUMED_BYTES (64 * KIB)
 
 static uint16_t promise_of(const struct request *request)
 {
@@ -91,10 +93,20 @@ static bool lane_allows(struct shard *shard, uint32_t to, size_t request_bytes, 
            lane_used(shard, to, half - request_bytes) + request_bytes <= half;
 }
 
+/*
+ * As many as may fill what is free, and no more: those that found no room would queue up behind the
+ * others again, and the first ones would be the same each time.
+ */
 bool crossing_may_resume(struct shard *shard, uint32_t to)
 {
+    struct crossing_peer *peer = &shard->crossing[to];
     size_t quarter = lane_half(shard) / 2;
-    return shard->crossing[to].promised_bytes <= quarter && lane_used(shard, to, 0) <= quarter;
+    if (peer->resumed_turn != shard->counters.turns) peer->resumed_bytes = 0;
+    peer->resumed_turn = shard->counters.turns;
+    if (peer->promised_bytes + peer->resumed_bytes > quarter) return false;
+    if (lane_used(shard, to, 0) + peer->resumed_bytes > quarter) return false;
+    peer->resumed_bytes += RESUMED_BYTES;
+    return true;
 }
 
 /* `block` holds the frame where it is too large for a mail; it goes with the mail. */
@@ -310,7 +322,7 @@ static void take_reply(struct shard *shard, uint32_t from, const struct mail *ma
     shard->handed_over--;
     shard->work++;
     shard->crossing[from].promised_bytes -= promise_mail_bytes(mail->small);
-    if (LIKELY(caller != NULL && caller->state == CALLER_READY)) {
+    if (LIKELY(caller != NULL && caller_is_open(caller))) {
         uint8_t *to = link_reserve(&caller->link, bytes);
         if (LIKELY(to != NULL)) {
             memcpy(to, data, bytes);

@@ -18,7 +18,7 @@
  */
 MUST_CHECK bool crossing_try_send(struct caller *caller, struct request *request);
 
-/* Whether a caller that waited for the lane to `to` should try again. */
+/* Whether one more caller that waited for the lane to `to` should try again this turn. */
 bool crossing_may_resume(struct shard *shard, uint32_t to);
 
 /* Room for the reply of a request that came over a lane; NULL: no memory for a large one. */

@@ -220,7 +220,8 @@ static bool is_needed_by_others(const struct shard *shard)
 /*
  * A stopping shard goes on until its links are quiet, or for half of its time. Then it takes no more
  * requests, and answers what it took. Once that has gone out it needs no other shard, and may stop
- * when none needs it; mail is looked for last, as it was sent before its sender said so.
+ * when none needs it and its callers have left, so that no reset overtakes the last replies. Mail is
+ * looked for last, as it was sent before its sender said so.
  */
 static bool may_stop(struct shard *shard)
 {
@@ -231,8 +232,8 @@ static bool may_stop(struct shard *shard)
                         shard->now_ns + STOP_NS_MAX / 2 >= shard->stop_deadline_ns;
     if (reading_ends && !shard->reading_ended) callers_end_reading(shard);
     store_release_u32(&shard->is_needed, !(quiet && shard->reading_ended));
-    bool is_over = quiet && shard->reading_ended && !is_needed_by_others(shard) &&
-                   !mailbox_has_mail(shard->mailbox);
+    bool is_over = quiet && shard->reading_ended && shard->counters.connections == 0 &&
+                   !is_needed_by_others(shard) && !mailbox_has_mail(shard->mailbox);
     return is_over || shard->now_ns >= shard->stop_deadline_ns;
 }
 

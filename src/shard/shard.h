@@ -80,6 +80,8 @@ struct shard_counters {
 struct crossing_peer {
     uint64_t promised_bytes; /* of replies that will come back */
     uint64_t head_seen;      /* last position of the consumer that was looked up */
+    uint64_t resumed_turn;   /* the last one in which callers that waited for it went on ... */
+    uint64_t resumed_bytes;  /* ... and what they may send in it */
 };
 
 enum shard_command { COMMAND_NONE, COMMAND_OPEN_CACHE, COMMAND_STOP };
@@ -163,7 +165,10 @@ void callers_flush(struct shard *shard);
 void callers_unblock(struct shard *shard);
 /* Lets a few callers that have been idle for a while give back memory. */
 void callers_trim(struct shard *shard);
-/* Takes nothing more from callers that are ready, for good. */
+/*
+ * Takes nothing more from any caller, for good. What was taken is answered, then they hear that the
+ * node is stopping.
+ */
 void callers_end_reading(struct shard *shard);
 /* Whether everything that was written to callers has gone out. */
 bool callers_are_flushed(const struct shard *shard);

@@ -8,6 +8,8 @@
 set -u
 export LC_ALL=C NO_COLOR=1
 FERO=${FERO:-$PWD/build/fero}
+# shellcheck disable=SC2034 # the scripts read it
+PROGRAMS=${FERO%/*}/tests/e2e
 folder=$(mktemp -d) || exit 1
 NODE_PID=
 NODE=

@@ -84,11 +84,27 @@ check "ports the wrong way round are refused" fails_with 2 7799-7700
 run "$FERO" serve demo --cpus two
 check "a list of cpus that is none is refused" fails_with 2 two
 run "$FERO" serve demo --io-features +warp
-check "an unknown io feature is refused" fails_with 2 warp
+check "an unknown io feature is refused, with those that there are" \
+    fails_with 2 warp msg_ring send_zc none
+run "$FERO" serve demo --ports 0 --cpus 1023
+check "a cpu that is not there is refused" fails_with 2 1023
 run "$FERO" serve demo --memory.max 1k
 check "too little memory names both values" fails_with 2 memory.max 1024
 run "$FERO" serve "$(head -c 300 /dev/zero | tr '\0' n)" --ports 0
 check "a name that is too long is refused" fails_with 2 300
+
+# ---- odd names, closed streams -----------------------------------------------------------------
+
+start_node 'say "hi" \ there' --shards 1
+run "$FERO" set 'say "hi" \ there' 28 david --seeds "$NODE"
+check "a cache may have any name" is_status 0
+run "$FERO" info 'say "hi" \ there' --seeds "$NODE"
+check "and info escapes it" prints_like '*"caches":\["say \\"hi\\" \\\\ there"\]*'
+run bash -c "exec \"$FERO\" get 'say \"hi\" \ there' 28 --seeds $NODE >&-"
+check "a closed output is an error" fails_with 1 "cannot write"
+run bash -c "exec \"$FERO\" set demo 28 - --seeds $NODE <&-"
+check "and so is a closed input" fails_with 5 "cannot read"
+stop_node TERM
 
 # ---- under load --------------------------------------------------------------------------------
 

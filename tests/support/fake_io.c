@@ -346,6 +346,15 @@ static void fake_send(struct io *io, uint32_t conn, const struct iovec *parts, u
     connection->is_sending = true;
 }
 
+static void fake_finish(struct io *io, uint32_t conn)
+{
+    struct fake_io *fake = fake_of(io);
+    const struct connection *connection = must_find(fake, conn);
+    ASSERT(!connection->is_sending);
+    /* The peers of tests read what there is, and end as well. */
+    if (connection->state == STATE_UP) append(fake, IO_EOF, conn);
+}
+
 static void fake_close(struct io *io, uint32_t conn)
 {
     struct fake_io *fake = fake_of(io);
@@ -566,6 +575,7 @@ static const struct io_table fake_table = {.listen = fake_listen,
                                            .resume = fake_resume,
                                            .pause = fake_pause,
                                            .send = fake_send,
+                                           .finish = fake_finish,
                                            .close = fake_close,
                                            .stop_listening = fake_stop_listening,
                                            .udp_open = fake_udp_open,

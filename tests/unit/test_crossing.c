@@ -207,10 +207,13 @@ static void a_shard_stops_when_no_other_one_needs_it(void **state)
     peer_ask(&peer, ask_update(2, key, "two"));
     assert_true(node_turn_one(&node, 0));
     stop_quietly(0);
-    node_turn(&node);
+    for (int i = 0; i < 5; i++) node_turn(&node);
+    peer_expect_offset(&peer, 2, 2);
+    /* Then it waits for them to leave. */
+    peer_hang_up(&peer);
+    peer_hang_up(&late);
     while (node_turn_one(&node, 0)) node_turn_one(&node, 1);
     assert_false(node_turn_one(&node, 1));
-    peer_expect_offset(&peer, 2, 2);
     peer_free(&late);
     peer_free(&peer);
     node_close(&node);

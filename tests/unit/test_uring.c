@@ -47,6 +47,7 @@ struct talk {
     bool is_closed;
     bool is_paused;  /* by us: nothing may be received */
     bool is_sip_due; /* the next turn resumes */
+    bool has_eof;
     int32_t closed_result;
     unsigned sent_count;
     uint8_t *bytes; /* received */
@@ -60,6 +61,7 @@ struct talk {
 struct end {
     struct io *io;
     enum manner manner;
+    bool outlives_eof; /* does not close when the peer has ended */
     struct talk talks[CONNECTIONS_MAX];
     unsigned accepted;
     unsigned connected;
@@ -249,6 +251,11 @@ static void on_event(struct end *end, const struct io_event *event)
     case IO_SENT:
         talk->sent_count++;
         if (end->manner == MANNER_ECHO) resume(end, talk);
+        break;
+    case IO_EOF:
+        assert_false(talk->has_eof);
+        talk->has_eof = true;
+        if (!end->outlives_eof) io_close(end->io, talk->conn);
         break;
     case IO_CLOSED:
         end->closed++;
@@ -685,6 +692,32 @@ static void the_peers_close_is_told_after_the_last_byte(void **state)
     assert_int_equal(talk->closed_result, -ECANCELED);
     assert_int_equal(other->closed_result, 0);
     assert_int_equal(other->bytes_count, 4);
+    world_close(world);
+}
+
+static void who_has_finished_can_still_be_answered(void **state)
+{
+    (void)state;
+    const size_t size = 16 * MIB;
+    struct world *world = world_open();
+    world->server.manner = MANNER_IGNORE;
+    world->server.outlives_eof = true;
+    struct talk *talk = connect_one(world);
+    struct talk *other = &world->server.talks[0];
+    uint8_t *bytes = random_bytes(size, 17);
+    io_finish(world->client.io, talk->conn);
+    TURN_UNTIL(world, other->has_eof);
+    send_bytes(&world->server, other, bytes, size);
+    TURN_UNTIL(world, other->sent_count == 1);
+    assert_false(other->is_closed);
+    io_close(world->server.io, other->conn);
+    TURN_UNTIL(world, talk->is_closed && other->is_closed);
+    assert_true(talk->has_eof);
+    assert_int_equal(talk->closed_result, 0);
+    assert_int_equal(other->closed_result, 0);
+    assert_int_equal(talk->bytes_count, size);
+    assert_memory_equal(talk->bytes, bytes, size);
+    free(bytes);
     world_close(world);
 }
 
@@ -1161,6 +1194,7 @@ int main(void)
         cmocka_unit_test(a_peer_that_vanishes_is_noticed),
         cmocka_unit_test(only_a_quiet_connection_can_be_detached),
         cmocka_unit_test(the_peers_close_is_told_after_the_last_byte),
+        cmocka_unit_test(who_has_finished_can_still_be_answered),
         cmocka_unit_test(a_close_ends_a_send_in_flight),
         cmocka_unit_test(a_send_after_the_end_is_ignored),
         cmocka_unit_test(a_reset_is_told),
