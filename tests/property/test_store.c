@@ -85,10 +85,10 @@ static unsigned often(struct rng *rng, unsigned usual)
 static struct world_options draw_options(struct rng *rng, uint64_t seed)
 {
     static const size_t memories[] = {18 * MIB, 24 * MIB, 40 * MIB, 64 * MIB, 160 * MIB};
-    static const size_t histories[] = {0, 1, 1 * MIB, 4 * MIB, 10 * MIB, 30 * MIB};
+    static const size_t histories[] = {0, 1, 1, 4 * MIB, 10 * MIB, 30 * MIB};
     static const size_t records[] = {0, 0, 100, 3000, 20000};
     static const size_t garbages[] = {0, 1, 1 * MIB, 6 * MIB};
-    static const size_t values[] = {0, 60, 1000, 3000, 20000};
+    static const size_t values[] = {0, 60, 3000, 20000, 20000};
     static const size_t larges[] = {0, 0, 200 * KIB, 2097152, 5000000};
     static const size_t keys[] = {7, 30, 60, WORLD_KEYS_MAX};
     struct world_options options = {.seed = seed};
