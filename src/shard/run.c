@@ -156,7 +156,7 @@ enum decoded request_decode(struct request *request, struct shard *shard, const 
     request->verb.size = 0;
     if (UNLIKELY((header.flags & FRAME_EXTENDED) != 0)) {
         int64_t bytes = decode_extensions(request, shard, body, body_bytes);
-        if (bytes < 0) return broken(refusal, "broken extension block", header.type, EXT_VIEW);
+        if (bytes < 0) return broken(refusal, "broken extension block", 0, 0);
         body += bytes;
         body_bytes -= (size_t)bytes;
     }

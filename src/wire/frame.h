@@ -145,7 +145,7 @@ enum reply_error {
     ERROR_PROTOCOL = 16,    /* broken frame or other protocol version */
     ERROR_NO_REPLY = 17,    /* the handler declined */
     ERROR_UNSUPPORTED = 20, /* no handler for this verb */
-    ERROR_STALE = 21        /* sequence number below the session's floor */
+    ERROR_STALE = 21        /* number too old to tell whether it was applied */
 };
 
 static inline uint16_t reply_code(enum outcome outcome, enum reply_error error)

@@ -163,8 +163,8 @@ static void broken_frames_end_their_link_with_what_was_wrong(void **unused)
         {32, FRAME_UPDATE, 0xa1, 4, 0xa1, 0x21, "reserved flag"},
         {32, FRAME_UPDATE, 0x21, 9, 9, 8, "key longer"},
         {24, FRAME_GET, 0x20, 1, 1, 0, "key longer"},
-        {40, FRAME_UPDATE, 0x61, 1, FRAME_UPDATE, EXT_VIEW, "extension"},
-        {24, FRAME_UPDATE, 0x61, 0, FRAME_UPDATE, EXT_VIEW, "extension"},
+        {40, FRAME_UPDATE, 0x61, 1, 0, 0, "extension"},
+        {24, FRAME_UPDATE, 0x61, 0, 0, 0, "extension"},
         {32, FRAME_HELLO, 0, 0, FRAME_HELLO, FRAME_UPDATE, "type"},
         {32, FRAME_WELCOME, 0, 0, FRAME_WELCOME, FRAME_UPDATE, "type"},
         {32, FRAME_OPENED, 0, 0, FRAME_OPENED, FRAME_UPDATE, "type"},
@@ -204,7 +204,7 @@ static void an_unknown_extension_ends_the_link_unless_it_is_optional(void **unus
         peer_send_stream(&one, &stream);
         node_settle(&node);
         if (kind < EXT_OPTIONAL)
-            peer_expect_refuse(&one, ERROR_PROTOCOL, FRAME_UPDATE, EXT_VIEW, "extension");
+            peer_expect_refuse(&one, ERROR_PROTOCOL, 0, 0, "extension");
         else
             peer_expect_offset(&one, 1, kind - EXT_OPTIONAL + 1);
         peer_hang_up(&one);
