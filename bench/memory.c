@@ -111,7 +111,7 @@ static const struct option_spec memory_specs[] = {
     {.name = "history", .kind = OPTION_SIZE, FIELD(history), .shows = "BYTES", .low = 1,
      .high = (int64_t)64 * GIB, .help = "newest changes that are kept (128M)"},
     {.name = "garbage", .kind = OPTION_SIZE, FIELD(garbage), .shows = "BYTES", .low = 1,
-     .high = (int64_t)64 * GIB, .help = "superseded ones beyond it before compaction (768M)"},
+     .high = (int64_t)64 * GIB, .help = "superseded ones beyond it before compaction (720M)"},
     {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object a line"},
 };
 /* clang-format on */
@@ -129,7 +129,7 @@ static const struct command command_memory = {
 int bench_memory_main(int argc, char **argv)
 {
     struct memory_options options = {
-        .keys = 1000000, .value = 100, .overwrites = 3, .history = 128 * MIB, .garbage = 768 * MIB};
+        .keys = 1000000, .value = 100, .overwrites = 3, .history = 128 * MIB, .garbage = 720 * MIB};
     int count;
     int status = command_parse(&command_memory, argc - 1, argv + 1, &options, &count);
     if (status != COMMAND_GO_ON) return status;

@@ -11,7 +11,7 @@
 
 #define MEMORY_MIN (64 * MIB)
 #define HISTORY_DEFAULT_MAX (128 * MIB)
-#define GARBAGE_DEFAULT_MAX (768 * MIB)
+#define GARBAGE_DEFAULT_MAX (720 * MIB)
 #define OUTBOX_DEFAULT (1 * MIB)
 #define KEY_DEFAULT (1 * KIB)
 #define VALUE_DEFAULT (1 * MIB)

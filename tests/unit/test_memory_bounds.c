@@ -41,7 +41,7 @@ static int load(void **state)
                                            .message_bytes = FEEDER_KEY_BYTES + VALUE_BYTES,
                                            .log_bytes_max = 1 * GIB,
                                            .history_bytes_max = 128 * MIB / SHARE,
-                                           .garbage_bytes_max = 768 * MIB / SHARE};
+                                           .garbage_bytes_max = 720 * MIB / SHARE};
     struct watched *watched = aligned_alloc(CACHE_PAIR, round_up(sizeof *watched, CACHE_PAIR));
     assert_non_null(watched);
     watched->highest_bytes = 0;
