@@ -162,7 +162,8 @@ static bool make_round(struct client *client)
     if (!send_all(client->fd, client->out, bytes)) return false;
     for (unsigned replies = 0; replies < count;) {
         uint8_t type = read_frame(client);
-        if (type == 0) return false;
+        /* A node that stops says so last. */
+        if (type == 0 || (type == FRAME_REFUSE && client->until_closed)) return false;
         ASSERT(type == FRAME_REPLY || type == FRAME_ACK);
         if (type == FRAME_REPLY) replies++;
     }
