@@ -7,6 +7,10 @@
 #include "base/memory.h"
 
 #define PAGE_BYTES ((size_t)4096)
+/* The fewest that are in use: 1 MiB of the usual size, which stays in a core's cache. */
+#define WANTED_MIN 8u
+/* Times published without running out, after which fewer are. */
+#define CALM_MAX 4096
 
 static int memory_open(struct buffers *buffers, const struct buffers_options *options)
 {
@@ -18,8 +22,10 @@ static int memory_open(struct buffers *buffers, const struct buffers_options *op
         .group = options->group,
     };
     buffers->memory_bytes = ring_bytes + options->count * buffers->stride;
-    buffers->order = memory_take(options->count * sizeof *buffers->order);
+    buffers->wanted = (uint32_t)min_u64(options->count, WANTED_MIN);
+    buffers->order = memory_take(2 * options->count * sizeof *buffers->order);
     if (buffers->order == NULL) return -ENOMEM;
+    buffers->spare = buffers->order + options->count;
     buffers->ring = memory_reserve(buffers->memory_bytes, 1);
     if (buffers->ring == NULL) {
         memory_put(buffers->order);
@@ -48,7 +54,8 @@ int buffers_open(struct buffers *buffers, const struct buffers_options *options,
         buffers_close(buffers);
         return err;
     }
-    for (uint32_t i = 0; i < options->count; i++) buffers_put(buffers, (uint16_t)i);
+    for (uint32_t i = options->count; i > 0; i--)
+        buffers->spare[buffers->spare_count++] = (uint16_t)(i - 1);
     buffers_publish(buffers);
     return 0;
 }
@@ -67,9 +74,8 @@ uint16_t buffers_next(const struct buffers *buffers, uint16_t buffer)
     return buffers->ring->bufs[entry].bid;
 }
 
-void buffers_put(struct buffers *buffers, uint16_t buffer)
+static void provide(struct buffers *buffers, uint16_t buffer)
 {
-    ASSERT(buffer < buffers->count);
     uint32_t entry = buffers->tail & (buffers->count - 1);
     struct io_uring_buf *provided = &buffers->ring->bufs[entry];
     /* Member by member: the ring's tail lies in what is left of entry 0. */
@@ -78,4 +84,30 @@ void buffers_put(struct buffers *buffers, uint16_t buffer)
     provided->bid = buffer;
     buffers->order[buffer] = (uint16_t)entry;
     buffers->tail++;
+}
+
+void buffers_put(struct buffers *buffers, uint16_t buffer)
+{
+    ASSERT(buffer < buffers->count);
+    buffers->spare[buffers->spare_count++] = buffer;
+}
+
+void buffers_need_more(struct buffers *buffers)
+{
+    buffers->wanted = (uint32_t)min_u64(buffers->count, buffers->wanted * 2);
+    buffers->calm = 0;
+}
+
+void buffers_publish(struct buffers *buffers)
+{
+    if (buffers->ring == NULL) return;
+    if (++buffers->calm > CALM_MAX) {
+        buffers->wanted =
+            (uint32_t)max_u64(buffers->wanted / 2, min_u64(buffers->count, WANTED_MIN));
+        buffers->calm = 0;
+    }
+    while (buffers->spare_count > 0 && buffers->count - buffers->spare_count < buffers->wanted)
+        provide(buffers, buffers->spare[--buffers->spare_count]);
+    if (buffers->ring->tail != buffers->tail)
+        io_uring_smp_store_release(&buffers->ring->tail, buffers->tail);
 }

@@ -9,8 +9,10 @@
  * store of the tail publishes all of them at the start of the next io_wait. That is why a buffer may
  * be put back at the moment its bytes are delivered.
  *
- * The ring is first in, first out, so every buffer is cycled through: few large buffers stay in the
- * cache, many do not. Running out is the valve that keeps one flooding peer from filling the turn.
+ * The ring is first in, first out, so every buffer in it is cycled through: few buffers stay in the
+ * cache, many do not. So only some are in use and the others spared, last in, first out. When a
+ * peer found none that has none itself, twice as many are; after a calm time, half as many. One that
+ * sends much may well run out: that is the valve that keeps a flooding peer from filling the turn.
  */
 #pragma once
 
@@ -31,6 +33,10 @@ struct buffers {
     uint16_t group;
     uint16_t tail;   /* ours: the next entry to write */
     uint16_t *order; /* the entry in which a buffer was provided last; for bundles */
+    uint16_t *spare; /* a stack */
+    uint32_t spare_count;
+    uint32_t wanted; /* so many shall not be spare */
+    uint32_t calm;   /* times published since there were too few */
     size_t memory_bytes;
 };
 
@@ -55,11 +61,11 @@ static inline uint8_t *buffers_data(const struct buffers *buffers, uint16_t buff
 /* The buffer that was provided right after `buffer`: where a bundle goes on. */
 uint16_t buffers_next(const struct buffers *buffers, uint16_t buffer);
 
-/* Gives one back; the kernel sees it after buffers_publish. */
+/* Gives one back; the kernel may see it after buffers_publish. */
 void buffers_put(struct buffers *buffers, uint16_t buffer);
 
-static inline void buffers_publish(struct buffers *buffers)
-{
-    if (buffers->ring != NULL && buffers->ring->tail != buffers->tail)
-        io_uring_smp_store_release(&buffers->ring->tail, buffers->tail);
-}
+/* The kernel found none for a peer that has none: more shall be in use. */
+void buffers_need_more(struct buffers *buffers);
+
+/* What was given back becomes the kernel's. */
+void buffers_publish(struct buffers *buffers);

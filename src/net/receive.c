@@ -192,7 +192,10 @@ void receive_on_completion(struct uring *uring, struct connection *connection,
     if (result > 0) return;
     switch (-result) {
     case 0: connection->has_eof = true; break;
-    case ENOBUFS: uring->io.counters.buffers_out++; break;
+    case ENOBUFS:
+        uring->io.counters.buffers_out++;
+        if (!receive_is_waiting(connection)) buffers_need_more(&uring->buffers);
+        break;
     case EINTR:
     case EAGAIN:
     case ECANCELED: break; /* by io_pause, or the connection ends: it knows */

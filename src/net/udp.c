@@ -184,7 +184,10 @@ void udp_split(struct uring *uring, struct events *events)
 static void on_receive_error(struct uring *uring, struct connection *connection, int32_t err)
 {
     switch (-err) {
-    case ENOBUFS: uring->io.counters.buffers_out++; break;
+    case ENOBUFS:
+        uring->io.counters.buffers_out++;
+        buffers_need_more(&uring->udp.buffers);
+        break;
     case EINTR:
     case EAGAIN:
     case ECANCELED:
