@@ -66,6 +66,7 @@ struct io_datagram {
 /* What an implementation counts; its shard is the only writer. */
 struct io_counters {
     uint64_t enters;         /* system calls made to submit or wait */
+    uint64_t direct_sends;   /* and those made to send instead, see net/send.c */
     uint64_t receives;       /* IO_RECEIVED delivered */
     uint64_t received_bytes; /* over all of them */
     uint64_t sends;

@@ -154,6 +154,7 @@ static unsigned uring_wait(struct io *io, struct io_event *list, unsigned events
     buffers_publish(&uring->udp.buffers);
 
     uring->sends_now = wait_ns == 0 && would_call_for_one(uring);
+    uint64_t direct_sends = uring->io.counters.direct_sends;
     /* Wishes become requests, and events that need no kernel come first. */
     connections_service(uring, &events);
     if (!udp_sends_service(uring)) wait_ns = 0;
@@ -164,7 +165,10 @@ static unsigned uring_wait(struct io *io, struct io_event *list, unsigned events
     bool is_due = events.count > 0 || uring->woken || uring->marked != LIST_END ||
                   uring->udp.split_conn != IO_NONE || queue_has_completions(&uring->queue);
     if (is_due) wait_ns = 0;
-    if (wait_ns > 0 || queue_requests_count(&uring->queue) > 0 || queue_needs_enter(&uring->queue))
+    /* What came while we sent past the ring is the next turn's: one system call a turn. */
+    bool has_called = uring->io.counters.direct_sends != direct_sends;
+    if (wait_ns > 0 || queue_requests_count(&uring->queue) > 0 ||
+        (queue_needs_enter(&uring->queue) && !has_called))
         (void)queue_enter(&uring->queue, wait_ns);
 
     reap(uring, &events);

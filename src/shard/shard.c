@@ -195,6 +195,7 @@ static void publish_counters(struct shard *shard)
     struct shard_counters *counters = &shard->counters;
     count(&counters->turns, 1);
     store_relaxed_u64(&counters->enters, shard->io->counters.enters);
+    store_relaxed_u64(&counters->direct_sends, shard->io->counters.direct_sends);
     store_relaxed_u64(&counters->received_bytes, shard->io->counters.received_bytes);
     store_relaxed_u64(&counters->sent_bytes, shard->io->counters.sent_bytes);
     store_relaxed_u64(&counters->sessions, shard->sessions.count);

@@ -67,7 +67,8 @@ struct shard_counters {
     uint64_t closed;
     uint64_t refused;
     uint64_t sleeps;
-    uint64_t enters;
+    uint64_t enters;       /* system calls, to submit or wait, */
+    uint64_t direct_sends; /* and to send without that */
     uint64_t received_bytes;
     uint64_t sent_bytes;
     uint64_t keys;

@@ -892,6 +892,28 @@ static void an_idle_turn_makes_no_system_call(void **state)
     world_close(world);
 }
 
+/* A turn that would enter the ring for one send alone sends without it: one system call either way. */
+static void a_lone_send_goes_past_the_ring_and_is_counted(void **state)
+{
+    (void)state;
+    struct world *world = world_open();
+    struct talk *talk = connect_one(world);
+    turn_some(world);
+    const struct io_counters before = world->client.io->counters;
+    send_bytes(&world->client, talk, (const uint8_t *)"x", 1);
+    assert_int_equal(end_wait(&world->client, 0), 1);
+    assert_int_equal(world->client.io->counters.sends, before.sends + 1);
+    assert_int_equal(world->client.io->counters.direct_sends, before.direct_sends + 1);
+    assert_int_equal(world->client.io->counters.enters, before.enters);
+    /* One that waits as well enters the ring, once. */
+    send_bytes(&world->client, talk, (const uint8_t *)"y", 1);
+    assert_int_equal(end_wait(&world->client, TIME_NEVER), 1);
+    assert_int_equal(world->client.io->counters.direct_sends, before.direct_sends + 1);
+    assert_int_equal(world->client.io->counters.enters, before.enters + 1);
+    TURN_UNTIL(world, world->server.talks[0].bytes_count == 2);
+    world_close(world);
+}
+
 static void what_was_asked_for_makes_it_ready(void **state)
 {
     (void)state;
@@ -1173,6 +1195,7 @@ int main(void)
         cmocka_unit_test(running_out_of_descriptors_pauses_accepting),
         cmocka_unit_test(a_wait_ends_in_time),
         cmocka_unit_test(an_idle_turn_makes_no_system_call),
+        cmocka_unit_test(a_lone_send_goes_past_the_ring_and_is_counted),
         cmocka_unit_test(what_was_asked_for_makes_it_ready),
         cmocka_unit_test(wakes_are_one_event_a_turn),
         cmocka_unit_test(a_ring_wakes_another),
