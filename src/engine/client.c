@@ -26,8 +26,6 @@
 #define SIZE_OPTION_MAX ((int64_t)1 << 40)
 #define CONNECTIONS_DEFAULT 256
 #define OPEN_TIMEOUT_MS 10000
-/* How long fero_close and fero_stop wait for what is on its way. */
-#define DRAIN_NS (2 * NS_PER_S)
 /* Waiting adaptively: how long after the last traffic it spins. */
 #define SPIN_NS (50 * NS_PER_US)
 /* Looks at the ring between two looks at the clock. */
@@ -439,11 +437,11 @@ int client_run(struct client *client, int64_t timeout_ms)
     return events;
 }
 
-/* Turns until `is_quiet` or two seconds have passed. */
-static void drain(struct client *client, bool (*is_quiet)(const struct client *, const void *),
-                  const void *context)
+/* Turns until `is_quiet` or `drain_ns` have passed. */
+static void drain(struct client *client, uint64_t drain_ns,
+                  bool (*is_quiet)(const struct client *, const void *), const void *context)
 {
-    uint64_t until_ns = client_now(client) + DRAIN_NS;
+    uint64_t until_ns = client_now(client) + drain_ns;
     while (!is_quiet(client, context) && client->now_ns < until_ns)
         client_turn(client, until_ns - client->now_ns);
 }
@@ -598,7 +596,7 @@ int client_close(struct client_cache *cache)
     struct client *client = cache->client;
     if (client->is_in_turn)
         return error_set(FERO_E_INVAL, "fero_close cannot be called by a callback");
-    drain(client, has_no_flights, cache);
+    drain(client, CLIENT_DRAIN_NS, has_no_flights, cache);
     client->is_in_turn = true;
     cache_free(cache);
     client->is_in_turn = false;
@@ -618,11 +616,11 @@ static bool has_arrived(const struct client *client, const void *context)
     return true;
 }
 
-int client_stop(struct client *client)
+int client_stop(struct client *client, uint64_t drain_ns)
 {
     if (client->is_in_turn)
         return error_set(FERO_E_INVAL, "fero_stop cannot be called by a callback");
-    drain(client, has_arrived, NULL);
+    drain(client, drain_ns, has_arrived, NULL);
     client->is_in_turn = true;
     client->is_stopping = true;
     window_hold(&client->window);

@@ -35,6 +35,8 @@
 #define CLIENT_CACHES_MAX 64
 #define CLIENT_EVENTS_MAX 256
 #define CLIENT_REASON_BYTES 256
+/* How long fero_close, and fero_stop unless told so, wait for what is on its way. */
+#define CLIENT_DRAIN_NS (2 * NS_PER_S)
 /* A cache has no number on a link that has not opened it, or whose node does not have it. */
 #define CLIENT_CACHE_UNKNOWN 0xffffu
 
@@ -178,7 +180,7 @@ MUST_CHECK int client_start(const fero_runtime_opts *opts, struct client **out);
 /* Takes the io, also where it fails. */
 MUST_CHECK int client_start_on(const fero_runtime_opts *opts, const struct client_seams *seams,
                                struct client **out);
-int client_stop(struct client *client);
+int client_stop(struct client *client, uint64_t drain_ns);
 MUST_CHECK int client_open(struct client *client, const char *name, const fero_opts *opts,
                            fero_cache **out);
 int client_close(struct client_cache *cache);

@@ -83,6 +83,7 @@ struct crossing_peer {
     uint64_t head_seen;      /* last position of the consumer that was looked up */
 };
 
+/* The argument is the cache's definition, and how long stopping may take: a uint64_t, nanoseconds. */
 enum shard_command { COMMAND_NONE, COMMAND_OPEN_CACHE, COMMAND_STOP };
 
 struct shard {
@@ -101,6 +102,7 @@ struct shard {
     uint64_t now_ns; /* of this turn */
     uint64_t wall_offset_ms;
     uint64_t wall_read_ns;
+    uint64_t drain_ns; /* how long it may take to stop */
     uint64_t stop_deadline_ns;
     uint64_t quiet_since_ns;
     uint64_t spin_ns;

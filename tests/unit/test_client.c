@@ -250,7 +250,7 @@ static int teardown(void **unused)
 {
     (void)unused;
     play.refuses_connects = true;
-    assert_int_equal(client_stop(play.client), 0);
+    assert_int_equal(client_stop(play.client, CLIENT_DRAIN_NS), 0);
     return 0;
 }
 
@@ -580,6 +580,14 @@ static void a_link_that_is_down_says_so(void **unused)
     run_until(1);
 }
 
+/* A fake_io_fn: what the clock shows last, as the io is gone with its client. */
+static uint64_t stopped_ns;
+static void act_and_read_clock(struct fake_io *fake, void *context)
+{
+    stopped_ns = fake_io_now_ns(fake);
+    act(fake, context);
+}
+
 static void stopping_ends_what_is_on_its_way(void **unused)
 {
     (void)unused;
@@ -587,11 +595,42 @@ static void stopping_ends_what_is_on_its_way(void **unused)
     connect_with((fero_runtime_opts){0}, 1);
     play.answers = false;
     assert_int_equal(update("k", &wants_reply), 0);
-    assert_int_equal(client_stop(play.client), 0);
+    assert_int_equal(client_stop(play.client, CLIENT_DRAIN_NS), 0);
     assert_int_equal(got.count, 1);
     assert_int_equal(got.results[0].outcome, FERO_OUTCOME_UNKNOWN);
     assert_int_equal(got.results[0].error, FERO_E_CLOSED);
     assert_int_equal(play.taken_count, 1); /* it was sent all the same */
+}
+
+static void stopping_waits_for_acks_as_long_as_told(void **unused)
+{
+    (void)unused;
+    static const uint64_t drains_ns[] = {0, 300 * NS_PER_MS, CLIENT_DRAIN_NS, 5 * NS_PER_S};
+    for (unsigned i = 0; i < ARRAY_COUNT(drains_ns); i++) {
+        prepare();
+        connect_with((fero_runtime_opts){0}, 1);
+        play.acks = false;
+        assert_int_equal(update("k", NULL), 0);
+        uint64_t begin_ns = fake_io_now_ns(play.fake);
+        stopped_ns = 0;
+        fake_io_on_wait(play.fake, act_and_read_clock, NULL);
+        assert_int_equal(client_stop(play.client, drains_ns[i]), 0);
+        assert_int_equal(play.taken_count, drains_ns[i] > 0 ? 1 : 0);
+        if (drains_ns[i] > 0) assert_int_equal(stopped_ns - begin_ns, drains_ns[i]);
+    }
+}
+
+static void and_no_longer_than_it_must(void **unused)
+{
+    (void)unused;
+    prepare();
+    connect_with((fero_runtime_opts){0}, 1);
+    assert_int_equal(update("k", NULL), 0);
+    uint64_t begin_ns = fake_io_now_ns(play.fake);
+    fake_io_on_wait(play.fake, act_and_read_clock, NULL);
+    assert_int_equal(client_stop(play.client, 5 * NS_PER_S), 0);
+    assert_int_equal(play.taken_count, 1);
+    assert_in_range(stopped_ns - begin_ns, 0, NS_PER_MS);
 }
 
 /* ------------------------------------------------------------------------- what is heard */
@@ -879,7 +918,7 @@ static void send_on(const fero_result *result, void *ud)
     uint32_t *left = ud;
     assert_int_equal(result->outcome, FERO_OUTCOME_OK);
     assert_int_equal(client_run(play.client, 0), FERO_E_INVAL);
-    assert_int_equal(client_stop(play.client), FERO_E_INVAL);
+    assert_int_equal(client_stop(play.client, CLIENT_DRAIN_NS), FERO_E_INVAL);
     if (--*left == 0) return;
     fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY, .done = send_on, .ud = ud};
     assert_int_equal(update("k", &wopts), 0);
@@ -922,6 +961,8 @@ int main(void)
         TEST(a_duplicates_answer_is_an_answer),
         TEST(a_link_that_is_down_says_so),
         cmocka_unit_test_setup(stopping_ends_what_is_on_its_way, setup_own),
+        cmocka_unit_test_setup(stopping_waits_for_acks_as_long_as_told, setup_own),
+        cmocka_unit_test_setup(and_no_longer_than_it_must, setup_own),
         TEST(replies_have_values),
         TEST(later_additions_are_lived_with),
         TEST_OWN(hostile_frames_cost_the_link),
