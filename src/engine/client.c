@@ -390,8 +390,9 @@ void client_turn(struct client *client, uint64_t wait_ns)
 }
 
 /*
- * Submits what links have begun to send. What is received with it waits for the next turn, but a
- * send that ended makes room for another at once.
+ * Submits what links have begun to send, unless something that was received waits for the next
+ * turn: its bytes are ours only until the io is asked again. What is received with it waits, too,
+ * but a send that ended makes room for another at once.
  */
 static void submit(struct client *client)
 {
@@ -405,7 +406,7 @@ static void submit(struct client *client)
 
 void client_send_now(struct client *client, struct client_link *link)
 {
-    if (client_link_flush(link) && !client->is_in_turn) submit(client);
+    while (client_link_flush(link) && !client->is_in_turn) submit(client);
 }
 
 static int turns_until(struct client *client, uint64_t until_ns)
@@ -432,7 +433,7 @@ int client_run(struct client *client, int64_t timeout_ms)
         until_ns = now_ns + (uint64_t)timeout_ms * NS_PER_MS;
     int events = turns_until(client, until_ns);
     /* What callbacks wrote leaves now: the caller may go and wait for something else. */
-    if (flush(client)) submit(client);
+    while (flush(client)) submit(client);
     client->clock_is_old = true;
     return events;
 }

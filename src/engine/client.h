@@ -125,7 +125,7 @@ struct client {
     uint32_t next_link; /* for requests without a key */
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
-    bool is_unbatched; /* every request is sent at once */
+    bool is_unbatched; /* every request is a send of its own */
     bool is_in_turn;   /* a callback may be running */
     bool is_stopping;
     bool is_starved;   /* somebody was told FERO_E_AGAIN since the last turn */

@@ -487,6 +487,39 @@ static void without_batching_each_request_is_a_send(void **unused)
     say_ack(0);
 }
 
+/* What was received waits for the caller to run, and so do the requests; each by itself. */
+static void and_so_it_is_where_an_ack_waits(void **unused)
+{
+    (void)unused;
+    prepare();
+    connect_with((fero_runtime_opts){.outbox_max_bytes = FERO_OFF}, 1);
+    uint64_t sends = fake_io_base(play.fake)->counters.sends;
+    for (unsigned i = 0; i < 20; i++) assert_int_equal(update("k", &wants_reply), 0);
+    run_until(20);
+    assert_int_equal(play.taken_count, 20);
+    assert_int_equal(fake_io_base(play.fake)->counters.sends, sends + 20);
+}
+
+static void send_three(const fero_result *result, void *ud)
+{
+    done(result, ud);
+    if (got.count > 1) return;
+    for (unsigned i = 0; i < 3; i++) assert_int_equal(update("k", &wants_reply), 0);
+}
+
+static void and_so_it_is_in_a_callback(void **unused)
+{
+    (void)unused;
+    prepare();
+    connect_with((fero_runtime_opts){.outbox_max_bytes = FERO_OFF}, 1);
+    fero_wopts wopts = wants_reply;
+    wopts.done = send_three;
+    uint64_t sends = fake_io_base(play.fake)->counters.sends;
+    assert_int_equal(update("k", &wopts), 0);
+    run_until(4);
+    assert_int_equal(fake_io_base(play.fake)->counters.sends, sends + 4);
+}
+
 /* ---------------------------------------------------------------------------- deadlines */
 
 static void who_waits_too_long_hears_unknown(void **unused)
@@ -955,6 +988,8 @@ int main(void)
         TEST_OWN(a_full_window_says_again),
         TEST_OWN(a_full_byte_window_waits_for_acks),
         TEST_OWN(without_batching_each_request_is_a_send),
+        TEST_OWN(and_so_it_is_where_an_ack_waits),
+        TEST_OWN(and_so_it_is_in_a_callback),
         TEST(who_waits_too_long_hears_unknown),
         TEST(deadlines_differ),
         TEST(what_had_no_answer_is_sent_again_with_its_number),
