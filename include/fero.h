@@ -208,8 +208,14 @@ FERO_API const char *fero_address(const fero *rt);
  */
 FERO_API int fero_run(fero *rt, int64_t timeout_ms);
 /*
- * Clients: a descriptor that is readable when fero_run(rt, 0) has something to do, for a loop of
- * the caller's. Borrowed. FERO_E_UNSUPPORTED in this version: call fero_run with a short time-out.
+ * Clients: a descriptor for a loop of the caller's (poll, epoll, select, asyncio, libuv). It becomes
+ * readable when fero_run(rt, 0), which never blocks, has something to do: answers have come, requests
+ * wait to be sent, a timeout or an attempt to connect is due; now and then for nothing. fero_run
+ * makes it silent again, and so do the other calls that run the client. Nothing is to be read from
+ * it. It belongs to the runtime, is the same for life, and costs a runtime that does not ask for it
+ * nothing. See examples/loop.c.
+ *
+ *   FERO_E_SYS  no more descriptors.
  */
 FERO_API int fero_fd(fero *rt);
 

@@ -3,8 +3,11 @@
  *
  * A turn: send what the links have, wait, do what came, then what is due. Requests are written into
  * their link's backlog by the caller or by callbacks, and leave with the next turn, so the batch is
- * as large as the caller is fast; fero_run ends with a submission where its callbacks wrote
- * something, so that a caller who waits for fero_fd never waits for his own requests.
+ * as large as the caller is fast; whatever runs turns ends with a submission where callbacks wrote
+ * something, so that a caller who waits for something else never holds up his own requests.
+ *
+ * A caller may wait for fero_fd: when he gets control, it is armed with what is due, and the first
+ * request that he makes then makes it readable.
  *
  * The clock is read once a turn. While the caller has control it may grow old, and so the window is
  * held: it looks full, the first request of a batch takes the slow path and reads the clock, and
@@ -169,13 +172,6 @@ int client_start(const fero_runtime_opts *opts, struct client **out)
     if (err < 0) return err;
     while (seams.session == 0) seams.session = rng_secret_u64();
     return client_start_on(opts, &seams, out);
-}
-
-int client_fd(struct client *client)
-{
-    (void)client;
-    return error_set(FERO_E_UNSUPPORTED,
-                     "this version's io has no descriptor to poll: use fero_run");
 }
 
 /* ---------------------------------------------------------------------------- ends of requests */
@@ -409,6 +405,39 @@ void client_send_now(struct client *client, struct client_link *link)
     while (client_link_flush(link) && !client->is_in_turn) submit(client);
 }
 
+/* Tells the descriptor when a turn has something to do. */
+static void arm(struct client *client)
+{
+    if (!client->is_polled) return;
+    client->is_due = false;
+    io_arm(client->seams.io, client->events_count > 0 ? 0 : timer_ns(client));
+}
+
+void client_leave(struct client *client)
+{
+    while (flush(client)) submit(client);
+    client->clock_is_old = true;
+    arm(client);
+}
+
+void client_due(struct client *client)
+{
+    if (client->is_due) return;
+    client->is_due = true;
+    io_arm(client->seams.io, 0);
+}
+
+int client_fd(struct client *client)
+{
+    int fd = io_fd(client->seams.io);
+    if (fd < 0)
+        return error_set(FERO_E_SYS, "no descriptor to poll can be made: %s", strerror(-fd));
+    client_now(client);
+    client->is_polled = true;
+    arm(client);
+    return fd;
+}
+
 static int turns_until(struct client *client, uint64_t until_ns)
 {
     client->finished = 0;
@@ -432,9 +461,7 @@ int client_run(struct client *client, int64_t timeout_ms)
     if (timeout_ms >= 0 && timeout_ms < (int64_t)(UINT64_MAX / 4 / NS_PER_MS))
         until_ns = now_ns + (uint64_t)timeout_ms * NS_PER_MS;
     int events = turns_until(client, until_ns);
-    /* What callbacks wrote leaves now: the caller may go and wait for something else. */
-    while (flush(client)) submit(client);
-    client->clock_is_old = true;
+    client_leave(client);
     return events;
 }
 
@@ -573,13 +600,12 @@ int client_open(struct client *client, const char *name, const fero_opts *opts, 
     client->seek_rounds = 0;
     err = ask_links(client, cache) < 0 ? error_set(FERO_E_NOMEM, "no memory for a link")
                                        : wait_open(cache, timeout_ms);
-    client->clock_is_old = true;
-    if (err < 0) {
+    if (err < 0)
         cache_free(cache);
-        return err;
-    }
-    *out = (fero_cache *)cache;
-    return 0;
+    else
+        *out = (fero_cache *)cache;
+    client_leave(client);
+    return err;
 }
 
 static bool has_no_flights(const struct client *client, const void *context)
@@ -601,7 +627,7 @@ int client_close(struct client_cache *cache)
     client->is_in_turn = true;
     cache_free(cache);
     client->is_in_turn = false;
-    client->clock_is_old = true;
+    client_leave(client);
     return 0;
 }
 

@@ -127,6 +127,8 @@ struct client {
     uint32_t value_bytes_max;
     bool is_unbatched; /* every request is a send of its own */
     bool is_in_turn;   /* a callback may be running */
+    bool is_polled;    /* the caller waits for client_fd, not in client_turn */
+    bool is_due;       /* client_fd was made readable, because there are requests to send */
     bool is_stopping;
     bool is_starved;   /* somebody was told FERO_E_AGAIN since the last turn */
     bool has_progress; /* room was made since then */
@@ -193,6 +195,10 @@ int client_fd(struct client *client);
 uint64_t client_now(struct client *client);
 /* One turn: sends, waits up to `wait_ns`, does what came. */
 void client_turn(struct client *client, uint64_t wait_ns);
+/* The caller has control again, and may go and wait for something else. */
+void client_leave(struct client *client);
+/* A caller who polls made a request: client_fd is readable, so that he runs and it is sent. */
+void client_due(struct client *client);
 /* Sends what a link has, at once: for requests that are not batched. */
 void client_send_now(struct client *client, struct client_link *link);
 /* The request ends: its place is freed, then whoever waits is told. */

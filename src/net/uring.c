@@ -360,6 +360,39 @@ static void uring_wake(struct io *io, struct io *from)
         (void)eventfd_write(target->event_fd, 1);
 }
 
+/* ---- an owner that polls ---- */
+
+static int uring_fd(struct io *io)
+{
+    struct uring *uring = uring_of(io);
+    if (uring->bell.fd >= 0) return uring->bell.fd;
+    if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
+    int err = bell_open(&uring->bell);
+    if (err < 0) return err;
+    err = queue_watch(&uring->queue, uring->bell.event_fd);
+    if (err < 0) {
+        bell_close(&uring->bell);
+        return err;
+    }
+    return uring->bell.fd;
+}
+
+static void uring_arm(struct io *io, uint64_t due_ns)
+{
+    struct uring *uring = uring_of(io);
+    ASSERT(uring->bell.fd >= 0);
+    if (due_ns == 0) {
+        bell_ring(&uring->bell);
+        return;
+    }
+    /* Silence first: what comes between the two is seen by the one or rings after the other. */
+    bell_silence(&uring->bell);
+    if (uring_ready(io))
+        bell_ring(&uring->bell);
+    else if (due_ns != TIME_NEVER)
+        bell_set(&uring->bell, due_ns);
+}
+
 /* ---- opening and destroying ---- */
 
 static bool has_operations(const struct uring *uring)
@@ -410,6 +443,7 @@ static void uring_destroy(struct io *io)
     udp_close(uring);
     buffers_close(&uring->buffers);
     memory_put(uring->stashed);
+    bell_close(&uring->bell);
     close(uring->event_fd);
     memory_put(uring);
 }
@@ -432,6 +466,8 @@ static const struct io_table uring_table = {
     .wait = uring_wait,
     .ready = uring_ready,
     .wake = uring_wake,
+    .fd = uring_fd,
+    .arm = uring_arm,
     .destroy = uring_destroy,
 };
 
@@ -504,6 +540,7 @@ static int open_all(struct uring *uring, const struct uring_options *options)
         .listener.fd = -1,
         .udp.split_conn = IO_NONE,
         .udp.sends_queued = LIST_END,
+        .bell = BELL_CLOSED,
         .trace = options->trace,
     };
     uring->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -520,6 +520,67 @@ static void and_so_it_is_in_a_callback(void **unused)
     assert_int_equal(fake_io_base(play.fake)->counters.sends, sends + 4);
 }
 
+/* --------------------------------------------------------------------- a loop of the caller's */
+
+/* When client_fd would wake a caller to whom nothing comes; TIME_NEVER: never. */
+static uint64_t due_in_ns(void)
+{
+    uint64_t due_ns = fake_io_due_ns(play.fake);
+    uint64_t now_ns = fake_io_now_ns(play.fake);
+    if (due_ns == TIME_NEVER) return TIME_NEVER;
+    return due_ns > now_ns ? due_ns - now_ns : 0;
+}
+
+static void who_polls_is_woken_for_what_is_due(void **unused)
+{
+    (void)unused;
+    assert_true(client_fd(play.client) >= 0);
+    assert_int_equal(due_in_ns(), TIME_NEVER);
+    play.answers = false;
+    assert_int_equal(update("k", &wants_reply), 0);
+    assert_int_equal(due_in_ns(), 0); /* to be sent */
+    while (due_in_ns() == 0) client_run(play.client, 0);
+    assert_in_range(due_in_ns(), 990 * NS_PER_MS, 1010 * NS_PER_MS); /* its timeout */
+    fake_io_advance_ns(play.fake, due_in_ns());
+    client_run(play.client, 0);
+    assert_int_equal(got.count, 1);
+    assert_int_equal(got.results[0].error, FERO_E_TIMEOUT);
+    play.refuses_connects = true;
+    fake_io_hang_up(play.fake, play.lines[0].conn, -ECONNRESET);
+    for (int i = 0; i < 3; i++) client_run(play.client, 0);
+    assert_in_range(due_in_ns(), 1, 500 * NS_PER_MS); /* it dials again */
+}
+
+static void who_polls_is_not_woken_for_what_is_refused(void **unused)
+{
+    (void)unused;
+    prepare();
+    play.window_requests = 4;
+    play.answers = false;
+    connect_with((fero_runtime_opts){0}, 1);
+    assert_true(client_fd(play.client) >= 0);
+    for (unsigned i = 0; i < 4; i++) assert_int_equal(update("k", &wants_reply), 0);
+    while (due_in_ns() == 0) client_run(play.client, 0);
+    assert_int_equal(update("k", &wants_reply), FERO_E_AGAIN);
+    assert_int_equal(update("k", &wants_reply), FERO_E_AGAIN);
+    assert_true(due_in_ns() > 0);
+    say_reply(0, 1, 0, 0, 1, NULL);
+    client_run(play.client, 0);
+    while (due_in_ns() == 0) client_run(play.client, 0);
+    assert_int_equal(update("k", &wants_reply), 0);
+    assert_int_equal(due_in_ns(), 0);
+}
+
+static void a_descriptor_that_cannot_be_had_is_an_error(void **unused)
+{
+    (void)unused;
+    fake_io_fail_fd(play.fake, -EMFILE);
+    assert_int_equal(client_fd(play.client), FERO_E_SYS);
+    assert_int_equal(update("k", &wants_reply), 0);
+    run_until(1);
+    assert_true(client_fd(play.client) >= 0);
+}
+
 /* ---------------------------------------------------------------------------- deadlines */
 
 static void who_waits_too_long_hears_unknown(void **unused)
@@ -990,6 +1051,9 @@ int main(void)
         TEST_OWN(without_batching_each_request_is_a_send),
         TEST_OWN(and_so_it_is_where_an_ack_waits),
         TEST_OWN(and_so_it_is_in_a_callback),
+        TEST(who_polls_is_woken_for_what_is_due),
+        TEST_OWN(who_polls_is_not_woken_for_what_is_refused),
+        TEST(a_descriptor_that_cannot_be_had_is_an_error),
         TEST(who_waits_too_long_hears_unknown),
         TEST(deadlines_differ),
         TEST(what_had_no_answer_is_sent_again_with_its_number),
