@@ -170,12 +170,16 @@ FERO_API int fero_start(const fero_runtime_opts *opts, fero **out) FERO_NODISCAR
  * Stops it and frees it with its caches, which are then no longer good.
  *
  * A server stops accepting connections, answers every request already accepted, joins its threads.
- * That takes as long as its clients keep it busy, but no longer than a second. A client waits up to
- * two seconds until what it sent without wanting a reply is received; then whatever has no answer
- * ends with outcome UNKNOWN and FERO_E_CLOSED. `drain_ms` is to bound these waits and has no effect
- * yet; give 0.
+ * While its clients keep it busy it takes requests for half of `drain_ms`, then answers those only;
+ * a client that does not read its answers is waited for until `drain_ms` is over, and then closed.
+ * A client waits until what it sent without wanting a reply is received, for `drain_ms` at most; then
+ * whatever has no answer ends with outcome UNKNOWN and FERO_E_CLOSED.
  *
- *   FERO_E_INVAL  called by a callback: nothing is stopped. A handler must not call it at all.
+ * `drain_ms` 0 is a second for a server and two for a client; with FERO_OFF nothing is waited for,
+ * and a request that was accepted may end without its answer.
+ *
+ *   FERO_E_INVAL  called by a callback, or `drain_ms` is another negative number: nothing is
+ *                 stopped. A handler must not call it at all.
  */
 FERO_API int fero_stop(fero *rt, int64_t drain_ms);
 
@@ -204,8 +208,14 @@ FERO_API const char *fero_address(const fero *rt);
  */
 FERO_API int fero_run(fero *rt, int64_t timeout_ms);
 /*
- * Clients: a descriptor that is readable when fero_run(rt, 0) has something to do, for a loop of
- * the caller's. Borrowed. FERO_E_UNSUPPORTED in this version: call fero_run with a short time-out.
+ * Clients: a descriptor for a loop of the caller's (poll, epoll, select, asyncio, libuv). It becomes
+ * readable when fero_run(rt, 0), which never blocks, has something to do: answers have come, requests
+ * wait to be sent, a timeout or an attempt to connect is due; now and then for nothing. fero_run
+ * makes it silent again, and so do the other calls that run the client. Nothing is to be read from
+ * it. It belongs to the runtime, is the same for life, and costs a runtime that does not ask for it
+ * nothing. See examples/loop.c.
+ *
+ *   FERO_E_SYS  no more descriptors.
  */
 FERO_API int fero_fd(fero *rt);
 

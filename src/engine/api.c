@@ -2,11 +2,15 @@
  * The public functions that concern both kinds of runtime: each asks the right one.
  */
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "engine/client.h"
 #include "engine/error.h"
 #include "engine/runtime.h"
 #include "engine/server.h"
 #include "fero.h"
+
+/* Longer waits are this long: ten years. */
+#define DRAIN_MS_MAX ((uint64_t)10 * 366 * 24 * 3600 * 1000)
 
 static enum runtime_kind kind_of(const void *runtime)
 {
@@ -39,8 +43,14 @@ int fero_start(const fero_runtime_opts *opts, fero **out)
 int fero_stop(fero *rt, int64_t drain_ms)
 {
     if (rt == NULL) return error_set(FERO_E_INVAL, "no runtime");
-    return kind_of(rt) == RUNTIME_CLIENT ? client_stop((struct client *)rt)
-                                         : server_stop((struct server *)rt, drain_ms);
+    if (drain_ms < 0 && drain_ms != FERO_OFF)
+        return error_set(FERO_E_INVAL, "drain_ms is %lld", (long long)drain_ms);
+    bool is_client = kind_of(rt) == RUNTIME_CLIENT;
+    uint64_t drain_ns = is_client ? CLIENT_DRAIN_NS : SERVER_DRAIN_NS;
+    if (drain_ms == FERO_OFF) drain_ns = 0;
+    if (drain_ms > 0) drain_ns = min_u64((uint64_t)drain_ms, DRAIN_MS_MAX) * NS_PER_MS;
+    return is_client ? client_stop((struct client *)rt, drain_ns)
+                     : server_stop((struct server *)rt, drain_ns);
 }
 
 int fero_open(fero *rt, const char *name, const fero_opts *opts, fero_cache **out)

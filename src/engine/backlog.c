@@ -116,6 +116,25 @@ unsigned backlog_send(struct backlog *backlog, struct iovec *parts, unsigned par
     return count;
 }
 
+static size_t frame_bytes(const uint8_t *frame)
+{
+    uint32_t length;
+    memcpy(&length, frame, sizeof length);
+    return round_up_8(length);
+}
+
+unsigned backlog_send_one(struct backlog *backlog, struct iovec *part, uint64_t *requests_end)
+{
+    struct chunk *chunk = backlog->unsent;
+    ASSERT(backlog->sending_bytes == 0);
+    if (chunk == NULL || chunk->taken == used_of(backlog, chunk)) return 0;
+    uint8_t *frame = chunk->data + chunk->taken;
+    *part = (struct iovec){frame, frame_bytes(frame)};
+    backlog->sending_bytes = part->iov_len;
+    ++*requests_end;
+    return 1;
+}
+
 void backlog_sent(struct backlog *backlog)
 {
     uint64_t left = backlog->sending_bytes;
@@ -147,13 +166,6 @@ void backlog_release(struct backlog *backlog, uint64_t floor, uint64_t seq_next)
     chunk->used = 0;
     chunk->taken = 0;
     backlog->at = chunk->data;
-}
-
-static size_t frame_bytes(const uint8_t *frame)
-{
-    uint32_t length;
-    memcpy(&length, frame, sizeof length);
-    return round_up_8(length);
 }
 
 uint64_t backlog_frames_count(const struct backlog *backlog)

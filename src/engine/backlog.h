@@ -97,6 +97,8 @@ MUST_CHECK int backlog_grow(struct backlog *backlog, size_t bytes, uint64_t seq_
  */
 unsigned backlog_send(struct backlog *backlog, struct iovec *parts, unsigned parts_max,
                       uint64_t requests, uint64_t *requests_end);
+/* The same for the next frame alone; `requests_end` counts it. */
+unsigned backlog_send_one(struct backlog *backlog, struct iovec *part, uint64_t *requests_end);
 void backlog_sent(struct backlog *backlog);
 
 /* Gives back the chunks whose requests are all below `floor`; all are below `seq_next`. */

@@ -3,8 +3,11 @@
  *
  * A turn: send what the links have, wait, do what came, then what is due. Requests are written into
  * their link's backlog by the caller or by callbacks, and leave with the next turn, so the batch is
- * as large as the caller is fast; fero_run ends with a submission where its callbacks wrote
- * something, so that a caller who waits for fero_fd never waits for his own requests.
+ * as large as the caller is fast; whatever runs turns ends with a submission where callbacks wrote
+ * something, so that a caller who waits for something else never holds up his own requests.
+ *
+ * A caller may wait for fero_fd: when he gets control, it is armed with what is due, and the first
+ * request that he makes then makes it readable.
  *
  * The clock is read once a turn. While the caller has control it may grow old, and so the window is
  * held: it looks full, the first request of a batch takes the slow path and reads the clock, and
@@ -26,8 +29,6 @@
 #define SIZE_OPTION_MAX ((int64_t)1 << 40)
 #define CONNECTIONS_DEFAULT 256
 #define OPEN_TIMEOUT_MS 10000
-/* How long fero_close and fero_stop wait for what is on its way. */
-#define DRAIN_NS (2 * NS_PER_S)
 /* Waiting adaptively: how long after the last traffic it spins. */
 #define SPIN_NS (50 * NS_PER_US)
 /* Looks at the ring between two looks at the clock. */
@@ -171,13 +172,6 @@ int client_start(const fero_runtime_opts *opts, struct client **out)
     if (err < 0) return err;
     while (seams.session == 0) seams.session = rng_secret_u64();
     return client_start_on(opts, &seams, out);
-}
-
-int client_fd(struct client *client)
-{
-    (void)client;
-    return error_set(FERO_E_UNSUPPORTED,
-                     "this version's io has no descriptor to poll: use fero_run");
 }
 
 /* ---------------------------------------------------------------------------- ends of requests */
@@ -392,8 +386,9 @@ void client_turn(struct client *client, uint64_t wait_ns)
 }
 
 /*
- * Submits what links have begun to send. What is received with it waits for the next turn, but a
- * send that ended makes room for another at once.
+ * Submits what links have begun to send, unless something that was received waits for the next
+ * turn: its bytes are ours only until the io is asked again. What is received with it waits, too,
+ * but a send that ended makes room for another at once.
  */
 static void submit(struct client *client)
 {
@@ -407,7 +402,40 @@ static void submit(struct client *client)
 
 void client_send_now(struct client *client, struct client_link *link)
 {
-    if (client_link_flush(link) && !client->is_in_turn) submit(client);
+    while (client_link_flush(link) && !client->is_in_turn) submit(client);
+}
+
+/* Tells the descriptor when a turn has something to do. */
+static void arm(struct client *client)
+{
+    if (!client->is_polled) return;
+    client->is_due = false;
+    io_arm(client->seams.io, client->events_count > 0 ? 0 : timer_ns(client));
+}
+
+void client_leave(struct client *client)
+{
+    while (flush(client)) submit(client);
+    client->clock_is_old = true;
+    arm(client);
+}
+
+void client_due(struct client *client)
+{
+    if (client->is_due) return;
+    client->is_due = true;
+    io_arm(client->seams.io, 0);
+}
+
+int client_fd(struct client *client)
+{
+    int fd = io_fd(client->seams.io);
+    if (fd < 0)
+        return error_set(FERO_E_SYS, "no descriptor to poll can be made: %s", strerror(-fd));
+    client_now(client);
+    client->is_polled = true;
+    arm(client);
+    return fd;
 }
 
 static int turns_until(struct client *client, uint64_t until_ns)
@@ -433,17 +461,15 @@ int client_run(struct client *client, int64_t timeout_ms)
     if (timeout_ms >= 0 && timeout_ms < (int64_t)(UINT64_MAX / 4 / NS_PER_MS))
         until_ns = now_ns + (uint64_t)timeout_ms * NS_PER_MS;
     int events = turns_until(client, until_ns);
-    /* What callbacks wrote leaves now: the caller may go and wait for something else. */
-    if (flush(client)) submit(client);
-    client->clock_is_old = true;
+    client_leave(client);
     return events;
 }
 
-/* Turns until `is_quiet` or two seconds have passed. */
-static void drain(struct client *client, bool (*is_quiet)(const struct client *, const void *),
-                  const void *context)
+/* Turns until `is_quiet` or `drain_ns` have passed. */
+static void drain(struct client *client, uint64_t drain_ns,
+                  bool (*is_quiet)(const struct client *, const void *), const void *context)
 {
-    uint64_t until_ns = client_now(client) + DRAIN_NS;
+    uint64_t until_ns = client_now(client) + drain_ns;
     while (!is_quiet(client, context) && client->now_ns < until_ns)
         client_turn(client, until_ns - client->now_ns);
 }
@@ -574,13 +600,12 @@ int client_open(struct client *client, const char *name, const fero_opts *opts, 
     client->seek_rounds = 0;
     err = ask_links(client, cache) < 0 ? error_set(FERO_E_NOMEM, "no memory for a link")
                                        : wait_open(cache, timeout_ms);
-    client->clock_is_old = true;
-    if (err < 0) {
+    if (err < 0)
         cache_free(cache);
-        return err;
-    }
-    *out = (fero_cache *)cache;
-    return 0;
+    else
+        *out = (fero_cache *)cache;
+    client_leave(client);
+    return err;
 }
 
 static bool has_no_flights(const struct client *client, const void *context)
@@ -598,11 +623,11 @@ int client_close(struct client_cache *cache)
     struct client *client = cache->client;
     if (client->is_in_turn)
         return error_set(FERO_E_INVAL, "fero_close cannot be called by a callback");
-    drain(client, has_no_flights, cache);
+    drain(client, CLIENT_DRAIN_NS, has_no_flights, cache);
     client->is_in_turn = true;
     cache_free(cache);
     client->is_in_turn = false;
-    client->clock_is_old = true;
+    client_leave(client);
     return 0;
 }
 
@@ -618,11 +643,11 @@ static bool has_arrived(const struct client *client, const void *context)
     return true;
 }
 
-int client_stop(struct client *client)
+int client_stop(struct client *client, uint64_t drain_ns)
 {
     if (client->is_in_turn)
         return error_set(FERO_E_INVAL, "fero_stop cannot be called by a callback");
-    drain(client, has_arrived, NULL);
+    drain(client, drain_ns, has_arrived, NULL);
     client->is_in_turn = true;
     client->is_stopping = true;
     window_hold(&client->window);

@@ -35,6 +35,8 @@
 #define CLIENT_CACHES_MAX 64
 #define CLIENT_EVENTS_MAX 256
 #define CLIENT_REASON_BYTES 256
+/* How long fero_close, and fero_stop unless told so, wait for what is on its way. */
+#define CLIENT_DRAIN_NS (2 * NS_PER_S)
 /* A cache has no number on a link that has not opened it, or whose node does not have it. */
 #define CLIENT_CACHE_UNKNOWN 0xffffu
 
@@ -123,8 +125,10 @@ struct client {
     uint32_t next_link; /* for requests without a key */
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
-    bool is_unbatched; /* every request is sent at once */
+    bool is_unbatched; /* every request is a send of its own */
     bool is_in_turn;   /* a callback may be running */
+    bool is_polled;    /* the caller waits for client_fd, not in client_turn */
+    bool is_due;       /* client_fd was made readable, because there are requests to send */
     bool is_stopping;
     bool is_starved;   /* somebody was told FERO_E_AGAIN since the last turn */
     bool has_progress; /* room was made since then */
@@ -178,7 +182,7 @@ MUST_CHECK int client_start(const fero_runtime_opts *opts, struct client **out);
 /* Takes the io, also where it fails. */
 MUST_CHECK int client_start_on(const fero_runtime_opts *opts, const struct client_seams *seams,
                                struct client **out);
-int client_stop(struct client *client);
+int client_stop(struct client *client, uint64_t drain_ns);
 MUST_CHECK int client_open(struct client *client, const char *name, const fero_opts *opts,
                            fero_cache **out);
 int client_close(struct client_cache *cache);
@@ -191,6 +195,10 @@ int client_fd(struct client *client);
 uint64_t client_now(struct client *client);
 /* One turn: sends, waits up to `wait_ns`, does what came. */
 void client_turn(struct client *client, uint64_t wait_ns);
+/* The caller has control again, and may go and wait for something else. */
+void client_leave(struct client *client);
+/* A caller who polls made a request: client_fd is readable, so that he runs and it is sent. */
+void client_due(struct client *client);
 /* Sends what a link has, at once: for requests that are not batched. */
 void client_send_now(struct client *client, struct client_link *link);
 /* The request ends: its place is freed, then whoever waits is told. */

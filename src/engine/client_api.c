@@ -90,19 +90,10 @@ static int full(struct client *client)
                           "the window or the outbox is full: call fero_run, then try again");
 }
 
-/*
- * Makes sure that a request of `bytes` may be written: opens the window, reads the clock, asks for
- * credit, begins a chunk or a run. After it, the four comparisons hold.
- */
-static NO_INLINE int make_room(struct client_cache *cache, struct client_link *link, size_t bytes)
+static int open_room(struct client_cache *cache, struct client_link *link, size_t bytes)
 {
     struct client *client = cache->client;
     struct window *window = &client->window;
-    if (client->is_stopping) return error_set(FERO_E_CLOSED, "the runtime is stopping");
-    if (client->clock_is_old && !client->is_in_turn) {
-        client_now(client);
-        client->clock_is_old = false;
-    }
     if (link->state != CLIENT_LINK_UP) return link_is_down(client, link);
     if (cache->numbers[link->index] == CLIENT_CACHE_UNKNOWN)
         return error_set(FERO_E_NOTFOUND, "the node at %s has no cache \"%s\"", client->home_text,
@@ -123,6 +114,28 @@ static NO_INLINE int make_room(struct client_cache *cache, struct client_link *l
     /* One that is larger than what `stop` allows was asked for alone. */
     if ((size_t)(link->stop - link->backlog.at) < bytes) link->stop = link->backlog.at + bytes;
     return 0;
+}
+
+/*
+ * Makes sure that a request of `bytes` may be written: opens the window, reads the clock, asks for
+ * credit, begins a chunk or a run. After it, the four comparisons hold.
+ */
+static NO_INLINE int make_room(struct client_cache *cache, struct client_link *link, size_t bytes)
+{
+    struct client *client = cache->client;
+    if (client->is_stopping) return error_set(FERO_E_CLOSED, "the runtime is stopping");
+    if (client->clock_is_old && !client->is_in_turn) {
+        client_now(client);
+        client->clock_is_old = false;
+    }
+    int err = open_room(cache, link, bytes);
+    if (LIKELY(!client->is_polled || client->is_in_turn)) return err;
+    /* Who polls is woken for the first request that is accepted: until then each asks here. */
+    if (err < 0)
+        window_hold(&client->window);
+    else
+        client_due(client);
+    return err;
 }
 
 /* An operation for the request. Whoever waits without saying for what waits for the reply. */
@@ -408,7 +421,7 @@ int fero_wait(fero_op *op, int64_t timeout_ms, fero_result *result)
                                     ? TIME_NEVER
                                     : until_ns - min_u64(until_ns, client->now_ns));
         } while (!op->is_done && client->now_ns < until_ns);
-        client->clock_is_old = true;
+        client_leave(client);
     }
     if (!op->is_done)
         return error_set(FERO_E_TIMEOUT, "no answer within %lld ms; the operation goes on",

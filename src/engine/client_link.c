@@ -872,8 +872,10 @@ bool client_link_flush(struct client_link *link)
     }
     if (link->state != CLIENT_LINK_UP) return false;
     keep_near(link);
-    unsigned count = backlog_send(&link->backlog, parts, IO_SEND_PARTS_MAX, link->requests,
-                                  &link->handed_requests);
+    unsigned count = UNLIKELY(link->client->is_unbatched)
+                         ? backlog_send_one(&link->backlog, parts, &link->handed_requests)
+                         : backlog_send(&link->backlog, parts, IO_SEND_PARTS_MAX, link->requests,
+                                        &link->handed_requests);
     if (count == 0) return false;
     link->sending = SENDING_REQUESTS;
     link->seq_seen = link->client->window.next;

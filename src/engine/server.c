@@ -235,11 +235,11 @@ static int server_allocate(struct server *server, const fero_runtime_opts *opts)
     return 0;
 }
 
-static void stop_threads(struct server *server)
+static void stop_threads(struct server *server, uint64_t drain_ns)
 {
     uint32_t shards = server->settings.shard.shards_count;
     for (uint32_t i = 0; i < shards; i++)
-        if (server->threads[i].started) command_post(server->shards[i], COMMAND_STOP, NULL);
+        if (server->threads[i].started) command_post(server->shards[i], COMMAND_STOP, &drain_ns);
     for (uint32_t i = 0; i < shards; i++)
         if (server->threads[i].started) wait_for(&server->threads[i].stopped);
     /* Only now: until all have stopped, any of them may wake any other. */
@@ -296,7 +296,7 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
         if (err == 0) continue;
         error_set(err == -EADDRINUSE ? FERO_E_EXISTS : FERO_E_SYS, "%s",
                   server->threads[i].reason[0] != 0 ? server->threads[i].reason : strerror(-err));
-        stop_threads(server);
+        stop_threads(server, SERVER_DRAIN_NS);
         server_free(server);
         return err == -EADDRINUSE ? FERO_E_EXISTS : FERO_E_SYS;
     }
@@ -304,10 +304,9 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
     return 0;
 }
 
-int server_stop(struct server *server, int64_t drain_ms)
+int server_stop(struct server *server, uint64_t drain_ns)
 {
-    (void)drain_ms; /* a shard's own bound is shorter than any sensible one */
-    stop_threads(server);
+    stop_threads(server, drain_ns);
     server_free(server);
     return 0;
 }

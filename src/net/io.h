@@ -69,6 +69,7 @@ struct io_datagram {
 /* What an implementation counts; its shard is the only writer. */
 struct io_counters {
     uint64_t enters;         /* system calls made to submit or wait */
+    uint64_t direct_sends;   /* and those made to send instead, see net/send.c */
     uint64_t receives;       /* IO_RECEIVED delivered */
     uint64_t received_bytes; /* over all of them */
     uint64_t sends;
@@ -100,6 +101,8 @@ struct io_table {
     unsigned (*wait)(struct io *io, struct io_event *events, unsigned events_max, uint64_t wait_ns);
     bool (*ready)(struct io *io);
     void (*wake)(struct io *io, struct io *from);
+    int (*fd)(struct io *io);
+    void (*arm)(struct io *io, uint64_t due_ns);
     void (*destroy)(struct io *io);
 };
 
@@ -245,6 +248,25 @@ static inline bool io_ready(struct io *io)
 static inline void io_wake(struct io *io, struct io *from)
 {
     io->table->wake(io, from);
+}
+
+/*
+ * A descriptor for an owner who has a loop of its own, and polls instead of blocking in io_wait. It
+ * is made by the first call, and borrowed. Returns it, or a negative errno.
+ */
+MUST_CHECK static inline int io_fd(struct io *io)
+{
+    return io->table->fd(io);
+}
+
+/*
+ * Before the owner polls: the descriptor is silent from now on until io_wait has something to do or
+ * it is `due_ns` of CLOCK_MONOTONIC (0: at once, TIME_NEVER: never). It may be readable for nothing
+ * now and then. Only after io_fd.
+ */
+static inline void io_arm(struct io *io, uint64_t due_ns)
+{
+    io->table->arm(io, due_ns);
 }
 
 /* Closes everything without further events and frees the io. */

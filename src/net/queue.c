@@ -168,6 +168,11 @@ int queue_enter(struct queue *queue, uint64_t wait_ns)
     return err;
 }
 
+int queue_watch(struct queue *queue, int event_fd)
+{
+    return io_uring_register_eventfd(&queue->uring, event_fd);
+}
+
 void queue_cancel_all(struct queue *queue)
 {
     struct io_uring_sync_cancel_reg everything = {

@@ -88,6 +88,12 @@ void queue_start(struct queue *queue, struct io_uring_sqe *request, uint64_t use
  */
 int queue_enter(struct queue *queue, uint64_t wait_ns);
 
+/*
+ * From now on the kernel writes to `event_fd` when there are completions, or work that a call would
+ * turn into some. -errno.
+ */
+MUST_CHECK int queue_watch(struct queue *queue, int event_fd);
+
 /* Waits until everything in flight was cancelled. Completions still have to be read. */
 void queue_cancel_all(struct queue *queue);
 

@@ -154,6 +154,7 @@ static unsigned uring_wait(struct io *io, struct io_event *list, unsigned events
     buffers_publish(&uring->udp.buffers);
 
     uring->sends_now = wait_ns == 0 && would_call_for_one(uring);
+    uint64_t direct_sends = uring->io.counters.direct_sends;
     /* Wishes become requests, and events that need no kernel come first. */
     connections_service(uring, &events);
     if (!udp_sends_service(uring)) wait_ns = 0;
@@ -164,7 +165,10 @@ static unsigned uring_wait(struct io *io, struct io_event *list, unsigned events
     bool is_due = events.count > 0 || uring->woken || uring->marked != LIST_END ||
                   uring->udp.split_conn != IO_NONE || queue_has_completions(&uring->queue);
     if (is_due) wait_ns = 0;
-    if (wait_ns > 0 || queue_requests_count(&uring->queue) > 0 || queue_needs_enter(&uring->queue))
+    /* What came while we sent past the ring is the next turn's: one system call a turn. */
+    bool has_called = uring->io.counters.direct_sends != direct_sends;
+    if (wait_ns > 0 || queue_requests_count(&uring->queue) > 0 ||
+        (queue_needs_enter(&uring->queue) && !has_called))
         (void)queue_enter(&uring->queue, wait_ns);
 
     reap(uring, &events);
@@ -364,6 +368,39 @@ static void uring_wake(struct io *io, struct io *from)
         (void)eventfd_write(target->event_fd, 1);
 }
 
+/* ---- an owner that polls ---- */
+
+static int uring_fd(struct io *io)
+{
+    struct uring *uring = uring_of(io);
+    if (uring->bell.fd >= 0) return uring->bell.fd;
+    if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
+    int err = bell_open(&uring->bell);
+    if (err < 0) return err;
+    err = queue_watch(&uring->queue, uring->bell.event_fd);
+    if (err < 0) {
+        bell_close(&uring->bell);
+        return err;
+    }
+    return uring->bell.fd;
+}
+
+static void uring_arm(struct io *io, uint64_t due_ns)
+{
+    struct uring *uring = uring_of(io);
+    ASSERT(uring->bell.fd >= 0);
+    if (due_ns == 0) {
+        bell_ring(&uring->bell);
+        return;
+    }
+    /* Silence first: what comes between the two is seen by the one or rings after the other. */
+    bell_silence(&uring->bell);
+    if (uring_ready(io))
+        bell_ring(&uring->bell);
+    else if (due_ns != TIME_NEVER)
+        bell_set(&uring->bell, due_ns);
+}
+
 /* ---- opening and destroying ---- */
 
 static bool has_operations(const struct uring *uring)
@@ -414,6 +451,7 @@ static void uring_destroy(struct io *io)
     udp_close(uring);
     buffers_close(&uring->buffers);
     memory_put(uring->stashed);
+    bell_close(&uring->bell);
     close(uring->event_fd);
     memory_put(uring);
 }
@@ -437,6 +475,8 @@ static const struct io_table uring_table = {
     .wait = uring_wait,
     .ready = uring_ready,
     .wake = uring_wake,
+    .fd = uring_fd,
+    .arm = uring_arm,
     .destroy = uring_destroy,
 };
 
@@ -509,6 +549,7 @@ static int open_all(struct uring *uring, const struct uring_options *options)
         .listener.fd = -1,
         .udp.split_conn = IO_NONE,
         .udp.sends_queued = LIST_END,
+        .bell = BELL_CLOSED,
         .trace = options->trace,
     };
     uring->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -9,6 +9,7 @@
  *   send          bytes out
  *   listener      accepting
  *   udp           datagrams
+ *   bell          a descriptor for an owner that polls
  *   uring         opening, waiting, waking, and the table of functions
  *
  * Nothing but io_wait talks to the kernel about a connection: the other functions write down what is
@@ -25,6 +26,7 @@
 
 #include "base/attr.h"
 #include "net/address.h"
+#include "net/bell.h"
 #include "net/buffers.h"
 #include "net/held.h"
 #include "net/io.h"
@@ -157,6 +159,7 @@ struct uring {
     bool woken; /* one IO_WOKEN is due */
     unsigned wakes_count;
     struct uring *wakes[WAKES_MAX]; /* whom our next io_wait wakes */
+    struct bell bell; /* for an owner that polls: rung by the kernel with each completion */
     const struct trace *trace;
 };
 

@@ -63,6 +63,7 @@ static void put_shard(struct text *text, const struct shard *shard)
     PUT_COUNTER(sessions);
     PUT_COUNTER(turns);
     PUT_COUNTER(enters);
+    PUT_COUNTER(direct_sends);
     PUT_COUNTER(sleeps);
     PUT_COUNTER(received_bytes);
     PUT_COUNTER(sent_bytes);

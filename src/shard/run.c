@@ -536,13 +536,19 @@ static unsigned run_length(const uint8_t *data, size_t size)
     return size >= FRAME_PREFIX_BYTES && data[4] == FRAME_UPDATE ? 1 : RUN_MAX;
 }
 
+/* The number with this low half that is nearest to the highest one on the link. */
+static ALWAYS_INLINE uint64_t seq_nearest(uint64_t highest, uint32_t low)
+{
+    return highest + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)highest);
+}
+
 /* Decodes up to RUN_MAX requests at `data` and starts fetching what they need. */
 static enum decoded run_decode(struct run *run, struct caller *caller, const uint8_t *data,
                                size_t size, struct refusal *refusal)
 {
     struct shard *shard = caller->shard;
     enum decoded decoded = DECODED_REQUEST;
-    uint64_t seq = caller->seq_highest;
+    uint64_t highest = caller->seq_highest;
     size_t at = 0;
     run->count = 0;
     run->foreign = 0;
@@ -553,8 +559,8 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
         decoded = request_decode(request, shard, data + at, size - at, refusal);
         if (UNLIKELY(decoded != DECODED_REQUEST)) break;
         at += request->frame_bytes;
-        seq += (uint64_t)(int64_t)(int32_t)(request->link_seq - (uint32_t)seq);
-        request->store.seq_whole = seq;
+        request->store.seq_whole = seq_nearest(highest, request->link_seq);
+        highest = max_u64(highest, request->store.seq_whole);
         request->store.session = caller->session_id;
         request->session = caller->session;
         if (owner_of(shard, request) != shard->index)

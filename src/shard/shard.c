@@ -35,8 +35,6 @@
 #define LANE_POLL_NS (100 * NS_PER_US)
 /* A stopping shard ends its reading when its links have been quiet for this long. */
 #define QUIET_NS (20 * NS_PER_MS)
-/* It stops after this, whatever is left. */
-#define STOP_NS_MAX NS_PER_S
 
 int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbox *mailbox,
                struct shard **peers, uint16_t *slot_owner, const struct shard_options *options)
@@ -122,11 +120,12 @@ static int open_cache(struct shard *shard, const struct cache_definition *defini
     return 0;
 }
 
-static void stop(struct shard *shard)
+static void stop(struct shard *shard, uint64_t drain_ns)
 {
     if (shard->stopping) return;
     shard->stopping = true;
-    shard->stop_deadline_ns = shard->now_ns + STOP_NS_MAX;
+    shard->drain_ns = drain_ns;
+    shard->stop_deadline_ns = shard->now_ns + drain_ns;
     shard->quiet_since_ns = shard->now_ns;
     io_stop_listening(shard->io);
 }
@@ -139,7 +138,7 @@ static void take_command(struct shard *shard)
     if (command == COMMAND_OPEN_CACHE)
         shard->command_result = open_cache(shard, shard->command_argument);
     else
-        stop(shard);
+        stop(shard, *(const uint64_t *)shard->command_argument);
     shard->work++;
     store_release_u32(&shard->command, COMMAND_NONE);
     store_release_u32(&shard->command_done, 1);
@@ -195,6 +194,7 @@ static void publish_counters(struct shard *shard)
     struct shard_counters *counters = &shard->counters;
     count(&counters->turns, 1);
     store_relaxed_u64(&counters->enters, shard->io->counters.enters);
+    store_relaxed_u64(&counters->direct_sends, shard->io->counters.direct_sends);
     store_relaxed_u64(&counters->received_bytes, shard->io->counters.received_bytes);
     store_relaxed_u64(&counters->sent_bytes, shard->io->counters.sent_bytes);
     store_relaxed_u64(&counters->sessions, shard->sessions.count);
@@ -229,7 +229,7 @@ static bool may_stop(struct shard *shard)
         crossing_is_quiet(shard) && !mailbox_has_mail(shard->mailbox) && callers_are_flushed(shard);
     if (!quiet || shard->work > 0) shard->quiet_since_ns = shard->now_ns;
     bool reading_ends = shard->now_ns - shard->quiet_since_ns >= QUIET_NS ||
-                        shard->now_ns + STOP_NS_MAX / 2 >= shard->stop_deadline_ns;
+                        shard->now_ns + shard->drain_ns / 2 >= shard->stop_deadline_ns;
     if (reading_ends && !shard->reading_ended) callers_end_reading(shard);
     store_release_u32(&shard->is_needed, !(quiet && shard->reading_ended));
     bool is_over = quiet && shard->reading_ended && shard->counters.connections == 0 &&
@@ -258,7 +258,9 @@ static bool spin(const struct shard *shard, uint64_t spin_ns)
 static uint64_t sleep_ns(const struct shard *shard)
 {
     uint64_t deadline = callers_deadline_ns(shard);
-    if (shard->stopping) deadline = min_u64(deadline, shard->now_ns + QUIET_NS / 4);
+    if (shard->stopping)
+        deadline =
+            min_u64(deadline, min_u64(shard->now_ns + QUIET_NS / 4, shard->stop_deadline_ns));
     if (shard->lane_waits_count > 0) deadline = min_u64(deadline, shard->now_ns + LANE_POLL_NS);
     if (deadline == TIME_NEVER) return TIME_NEVER;
     return deadline > shard->now_ns ? deadline - shard->now_ns : 0;

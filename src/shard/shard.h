@@ -67,7 +67,8 @@ struct shard_counters {
     uint64_t closed;
     uint64_t refused;
     uint64_t sleeps;
-    uint64_t enters;
+    uint64_t enters;       /* system calls, to submit or wait, */
+    uint64_t direct_sends; /* and to send without that */
     uint64_t received_bytes;
     uint64_t sent_bytes;
     uint64_t keys;
@@ -84,6 +85,7 @@ struct crossing_peer {
     uint64_t resumed_bytes;  /* ... and what they may send in it */
 };
 
+/* The argument is the cache's definition, and how long stopping may take: a uint64_t, nanoseconds. */
 enum shard_command { COMMAND_NONE, COMMAND_OPEN_CACHE, COMMAND_STOP };
 
 struct shard {
@@ -102,6 +104,7 @@ struct shard {
     uint64_t now_ns; /* of this turn */
     uint64_t wall_offset_ms;
     uint64_t wall_read_ns;
+    uint64_t drain_ns; /* how long it may take to stop */
     uint64_t stop_deadline_ns;
     uint64_t quiet_since_ns;
     uint64_t spin_ns;

@@ -83,6 +83,28 @@ run "$folder/pipeline" "$NODE" demo 100000
 check "pipeline gets all its answers" prints "100000 updated, 0 failed"
 run "$folder/pipeline" "$NODE" nosuch 1
 check "and says what is wrong" fails_with 1 nosuch
+
+# Two lines at once, then one at a time, each when the answer before it has come: it must neither
+# wait for the input where an answer comes, nor the other way round.
+# shellcheck disable=SC2086
+run "$compiler" -o "$folder/loop" -Iinclude examples/loop.c "$build/libfero.a" -luring -lm $sanitize
+check "loop builds" is_status 0
+run_with $'loop david\nloop mark' "$folder/loop" "$NODE" demo
+check "loop gets the answers of all lines" prints $'change 1\nchange 2'
+talk_in_turns()
+{
+    local answer number pid
+    coproc loop { "$folder/loop" "$NODE" demo; }
+    # shellcheck disable=SC2154 # coproc sets it
+    pid=$loop_PID
+    for number in 3 4 5 6; do
+        echo "loop $number" >&"${loop[1]}"
+        read -r -t 30 answer <&"${loop[0]}" && [ "$answer" = "change $number" ] || return
+    done
+    eval "exec ${loop[1]}>&-"
+    wait "$pid"
+}
+check "loop waits for its input and for fero at once" talk_in_turns
 stop_node TERM
 
 # ---- installed ---------------------------------------------------------------------------------

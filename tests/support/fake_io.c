@@ -15,6 +15,8 @@
 #define CONNECTIONS_MAX 4096
 #define CONNECTS_MAX 65536
 #define DATAGRAMS_MAX 1024
+/* Nobody's: it is not to be polled. */
+#define FAKE_FD 0x7ffffff0
 
 enum state { STATE_FREE, STATE_CONNECTING, STATE_UP, STATE_UDP, STATE_CLOSING, STATE_DETACHED };
 
@@ -51,6 +53,8 @@ struct fake_io {
     struct io io;
     uint64_t now_ns;
     uint64_t spin_ns;
+    uint64_t due_ns; /* of io_arm */
+    int fd_error;
     fake_io_fn on_wait;
     void *on_wait_context;
     bool *destroyed;
@@ -551,6 +555,22 @@ static void fake_wake(struct io *io, struct io *from)
     fake_of(io)->is_woken = true;
 }
 
+static int fake_fd(struct io *io)
+{
+    struct fake_io *fake = fake_of(io);
+    int err = fake->fd_error;
+    fake->fd_error = 0;
+    return err < 0 ? err : FAKE_FD;
+}
+
+/* Where there is something to do already, it is due now, or the code under test would sleep. */
+static void fake_arm(struct io *io, uint64_t due_ns)
+{
+    struct fake_io *fake = fake_of(io);
+    bool is_ready = fake->is_woken || fake->items_count > 0;
+    fake->due_ns = is_ready ? 0 : due_ns;
+}
+
 static void fake_destroy(struct io *io)
 {
     struct fake_io *fake = fake_of(io);
@@ -584,6 +604,8 @@ static const struct io_table fake_table = {.listen = fake_listen,
                                            .wait = fake_wait,
                                            .ready = fake_ready,
                                            .wake = fake_wake,
+                                           .fd = fake_fd,
+                                           .arm = fake_arm,
                                            .destroy = fake_destroy};
 
 /* ------------------------------------------------------------------------- the test's side */
@@ -630,6 +652,17 @@ uint64_t fake_io_now_ns(void *fake)
 void fake_io_advance_ns(struct fake_io *fake, uint64_t by_ns)
 {
     fake->now_ns += by_ns;
+}
+
+uint64_t fake_io_due_ns(const struct fake_io *fake)
+{
+    return fake->due_ns;
+}
+
+void fake_io_fail_fd(struct fake_io *fake, int err)
+{
+    ASSERT(err < 0);
+    fake->fd_error = err;
 }
 
 void fake_io_set_spin_ns(struct fake_io *fake, uint64_t spin_ns)

@@ -43,6 +43,13 @@ void fake_io_advance_ns(struct fake_io *fake, uint64_t by_ns);
 /* What each look at io_ready takes, so that spinning ends: 50 ns unless told otherwise. */
 void fake_io_set_spin_ns(struct fake_io *fake, uint64_t spin_ns);
 
+/* ---- polling --------------------------------------------------------------------------------- */
+
+/* When the descriptor would be readable if nothing came: what io_arm was told; TIME_NEVER: never. */
+uint64_t fake_io_due_ns(const struct fake_io *fake);
+/* The next io_fd returns this negative errno; once. */
+void fake_io_fail_fd(struct fake_io *fake, int err);
+
 /* ---- connections that the code under test dials --------------------------------------------- */
 
 /* Attempts so far, answered or not. */

@@ -138,6 +138,8 @@ void node_settle(struct node *node)
 
 void node_stop(struct node *node, uint32_t shard)
 {
+    static const uint64_t drain_ns = NS_PER_S;
+    node->shards[shard]->command_argument = &drain_ns;
     node->shards[shard]->command = COMMAND_STOP;
 }
 

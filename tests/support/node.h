@@ -43,6 +43,7 @@ bool node_turn_one(struct node *node, uint32_t shard);
 void node_turn(struct node *node);
 /* Turns until no shard has anything to do. */
 void node_settle(struct node *node);
+/* Tells it to stop, within a second. */
 void node_stop(struct node *node, uint32_t shard);
 void node_close(struct node *node);
 /* A key "<prefix><number>" that `shard` owns; `text` has room for NODE_KEY_BYTES. */

@@ -250,7 +250,7 @@ static int teardown(void **unused)
 {
     (void)unused;
     play.refuses_connects = true;
-    assert_int_equal(client_stop(play.client), 0);
+    assert_int_equal(client_stop(play.client, CLIENT_DRAIN_NS), 0);
     return 0;
 }
 
@@ -487,6 +487,100 @@ static void without_batching_each_request_is_a_send(void **unused)
     say_ack(0);
 }
 
+/* What was received waits for the caller to run, and so do the requests; each by itself. */
+static void and_so_it_is_where_an_ack_waits(void **unused)
+{
+    (void)unused;
+    prepare();
+    connect_with((fero_runtime_opts){.outbox_max_bytes = FERO_OFF}, 1);
+    uint64_t sends = fake_io_base(play.fake)->counters.sends;
+    for (unsigned i = 0; i < 20; i++) assert_int_equal(update("k", &wants_reply), 0);
+    run_until(20);
+    assert_int_equal(play.taken_count, 20);
+    assert_int_equal(fake_io_base(play.fake)->counters.sends, sends + 20);
+}
+
+static void send_three(const fero_result *result, void *ud)
+{
+    done(result, ud);
+    if (got.count > 1) return;
+    for (unsigned i = 0; i < 3; i++) assert_int_equal(update("k", &wants_reply), 0);
+}
+
+static void and_so_it_is_in_a_callback(void **unused)
+{
+    (void)unused;
+    prepare();
+    connect_with((fero_runtime_opts){.outbox_max_bytes = FERO_OFF}, 1);
+    fero_wopts wopts = wants_reply;
+    wopts.done = send_three;
+    uint64_t sends = fake_io_base(play.fake)->counters.sends;
+    assert_int_equal(update("k", &wopts), 0);
+    run_until(4);
+    assert_int_equal(fake_io_base(play.fake)->counters.sends, sends + 4);
+}
+
+/* --------------------------------------------------------------------- a loop of the caller's */
+
+/* When client_fd would wake a caller to whom nothing comes; TIME_NEVER: never. */
+static uint64_t due_in_ns(void)
+{
+    uint64_t due_ns = fake_io_due_ns(play.fake);
+    uint64_t now_ns = fake_io_now_ns(play.fake);
+    if (due_ns == TIME_NEVER) return TIME_NEVER;
+    return due_ns > now_ns ? due_ns - now_ns : 0;
+}
+
+static void who_polls_is_woken_for_what_is_due(void **unused)
+{
+    (void)unused;
+    assert_true(client_fd(play.client) >= 0);
+    assert_int_equal(due_in_ns(), TIME_NEVER);
+    play.answers = false;
+    assert_int_equal(update("k", &wants_reply), 0);
+    assert_int_equal(due_in_ns(), 0); /* to be sent */
+    while (due_in_ns() == 0) client_run(play.client, 0);
+    assert_in_range(due_in_ns(), 990 * NS_PER_MS, 1010 * NS_PER_MS); /* its timeout */
+    fake_io_advance_ns(play.fake, due_in_ns());
+    client_run(play.client, 0);
+    assert_int_equal(got.count, 1);
+    assert_int_equal(got.results[0].error, FERO_E_TIMEOUT);
+    play.refuses_connects = true;
+    fake_io_hang_up(play.fake, play.lines[0].conn, -ECONNRESET);
+    for (int i = 0; i < 3; i++) client_run(play.client, 0);
+    assert_in_range(due_in_ns(), 1, 500 * NS_PER_MS); /* it dials again */
+}
+
+static void who_polls_is_not_woken_for_what_is_refused(void **unused)
+{
+    (void)unused;
+    prepare();
+    play.window_requests = 4;
+    play.answers = false;
+    connect_with((fero_runtime_opts){0}, 1);
+    assert_true(client_fd(play.client) >= 0);
+    for (unsigned i = 0; i < 4; i++) assert_int_equal(update("k", &wants_reply), 0);
+    while (due_in_ns() == 0) client_run(play.client, 0);
+    assert_int_equal(update("k", &wants_reply), FERO_E_AGAIN);
+    assert_int_equal(update("k", &wants_reply), FERO_E_AGAIN);
+    assert_true(due_in_ns() > 0);
+    say_reply(0, 1, 0, 0, 1, NULL);
+    client_run(play.client, 0);
+    while (due_in_ns() == 0) client_run(play.client, 0);
+    assert_int_equal(update("k", &wants_reply), 0);
+    assert_int_equal(due_in_ns(), 0);
+}
+
+static void a_descriptor_that_cannot_be_had_is_an_error(void **unused)
+{
+    (void)unused;
+    fake_io_fail_fd(play.fake, -EMFILE);
+    assert_int_equal(client_fd(play.client), FERO_E_SYS);
+    assert_int_equal(update("k", &wants_reply), 0);
+    run_until(1);
+    assert_true(client_fd(play.client) >= 0);
+}
+
 /* ---------------------------------------------------------------------------- deadlines */
 
 static void who_waits_too_long_hears_unknown(void **unused)
@@ -580,6 +674,14 @@ static void a_link_that_is_down_says_so(void **unused)
     run_until(1);
 }
 
+/* A fake_io_fn: what the clock shows last, as the io is gone with its client. */
+static uint64_t stopped_ns;
+static void act_and_read_clock(struct fake_io *fake, void *context)
+{
+    stopped_ns = fake_io_now_ns(fake);
+    act(fake, context);
+}
+
 static void stopping_ends_what_is_on_its_way(void **unused)
 {
     (void)unused;
@@ -587,11 +689,42 @@ static void stopping_ends_what_is_on_its_way(void **unused)
     connect_with((fero_runtime_opts){0}, 1);
     play.answers = false;
     assert_int_equal(update("k", &wants_reply), 0);
-    assert_int_equal(client_stop(play.client), 0);
+    assert_int_equal(client_stop(play.client, CLIENT_DRAIN_NS), 0);
     assert_int_equal(got.count, 1);
     assert_int_equal(got.results[0].outcome, FERO_OUTCOME_UNKNOWN);
     assert_int_equal(got.results[0].error, FERO_E_CLOSED);
     assert_int_equal(play.taken_count, 1); /* it was sent all the same */
+}
+
+static void stopping_waits_for_acks_as_long_as_told(void **unused)
+{
+    (void)unused;
+    static const uint64_t drains_ns[] = {0, 300 * NS_PER_MS, CLIENT_DRAIN_NS, 5 * NS_PER_S};
+    for (unsigned i = 0; i < ARRAY_COUNT(drains_ns); i++) {
+        prepare();
+        connect_with((fero_runtime_opts){0}, 1);
+        play.acks = false;
+        assert_int_equal(update("k", NULL), 0);
+        uint64_t begin_ns = fake_io_now_ns(play.fake);
+        stopped_ns = 0;
+        fake_io_on_wait(play.fake, act_and_read_clock, NULL);
+        assert_int_equal(client_stop(play.client, drains_ns[i]), 0);
+        assert_int_equal(play.taken_count, drains_ns[i] > 0 ? 1 : 0);
+        if (drains_ns[i] > 0) assert_int_equal(stopped_ns - begin_ns, drains_ns[i]);
+    }
+}
+
+static void and_no_longer_than_it_must(void **unused)
+{
+    (void)unused;
+    prepare();
+    connect_with((fero_runtime_opts){0}, 1);
+    assert_int_equal(update("k", NULL), 0);
+    uint64_t begin_ns = fake_io_now_ns(play.fake);
+    fake_io_on_wait(play.fake, act_and_read_clock, NULL);
+    assert_int_equal(client_stop(play.client, 5 * NS_PER_S), 0);
+    assert_int_equal(play.taken_count, 1);
+    assert_in_range(stopped_ns - begin_ns, 0, NS_PER_MS);
 }
 
 /* ------------------------------------------------------------------------- what is heard */
@@ -879,7 +1012,7 @@ static void send_on(const fero_result *result, void *ud)
     uint32_t *left = ud;
     assert_int_equal(result->outcome, FERO_OUTCOME_OK);
     assert_int_equal(client_run(play.client, 0), FERO_E_INVAL);
-    assert_int_equal(client_stop(play.client), FERO_E_INVAL);
+    assert_int_equal(client_stop(play.client, CLIENT_DRAIN_NS), FERO_E_INVAL);
     if (--*left == 0) return;
     fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY, .done = send_on, .ud = ud};
     assert_int_equal(update("k", &wopts), 0);
@@ -916,12 +1049,19 @@ int main(void)
         TEST_OWN(a_full_window_says_again),
         TEST_OWN(a_full_byte_window_waits_for_acks),
         TEST_OWN(without_batching_each_request_is_a_send),
+        TEST_OWN(and_so_it_is_where_an_ack_waits),
+        TEST_OWN(and_so_it_is_in_a_callback),
+        TEST(who_polls_is_woken_for_what_is_due),
+        TEST_OWN(who_polls_is_not_woken_for_what_is_refused),
+        TEST(a_descriptor_that_cannot_be_had_is_an_error),
         TEST(who_waits_too_long_hears_unknown),
         TEST(deadlines_differ),
         TEST(what_had_no_answer_is_sent_again_with_its_number),
         TEST(a_duplicates_answer_is_an_answer),
         TEST(a_link_that_is_down_says_so),
         cmocka_unit_test_setup(stopping_ends_what_is_on_its_way, setup_own),
+        cmocka_unit_test_setup(stopping_waits_for_acks_as_long_as_told, setup_own),
+        cmocka_unit_test_setup(and_no_longer_than_it_must, setup_own),
         TEST(replies_have_values),
         TEST(later_additions_are_lived_with),
         TEST_OWN(hostile_frames_cost_the_link),

@@ -783,6 +783,42 @@ static void numbers_go_on_over_the_end_of_32_bits(void **unused)
     peer_expect_offset(&peer, (uint32_t)(first + 100), 101);
 }
 
+/*
+ * The low half names the number nearest to the highest one on the link, also where the one before it
+ * in the same receive was far below. What a number was taken for shows when it is sent again, alone.
+ */
+static void numbers_are_nearest_to_the_highest_on_the_link(void **unused)
+{
+    (void)unused;
+    const uint64_t first = (uint64_t)5 << 32;
+    const uint64_t highest = first + INT32_MAX;
+    static const struct {
+        int64_t from_highest;
+        bool is_stale;
+    } cases[] = {{-1, false},
+                 {-(int64_t)INT32_MAX, true}, /* nearest to this one, the next is 2^32 below */
+                 {-2, false},
+                 {INT32_MIN, true},
+                 {-3, false}};
+    reconnect(SESSION, first + 1);
+    peer_ask(&peer, ask_update((uint32_t)highest, "k", "v"));
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
+        peer_ask(&peer,
+                 ask_remove((uint32_t)(highest + (uint64_t)cases[i].from_highest), "no such key"));
+    /* A step of 2^31 - 1 up is the longest that there is. */
+    peer_ask(&peer, ask_update((uint32_t)(highest + INT32_MAX), "k", "v"));
+    node_settle(&node);
+    peer_expect_offset(&peer, (uint32_t)highest, 1);
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
+        peer_expect_failure(&peer, (uint32_t)(highest + (uint64_t)cases[i].from_highest),
+                            cases[i].is_stale ? ERROR_STALE : ERROR_NOT_FOUND, "");
+    peer_expect_offset(&peer, (uint32_t)(highest + INT32_MAX), 2);
+    reconnect(SESSION, highest + INT32_MAX);
+    peer_ask(&peer, ask_update((uint32_t)(highest + INT32_MAX), "k", "v"));
+    node_settle(&node);
+    expect_duplicate((uint32_t)(highest + INT32_MAX), 2);
+}
+
 static void deadline_and_floor_are_taken(void **unused)
 {
     (void)unused;
@@ -966,6 +1002,7 @@ int main(void)
         TEST(a_number_below_the_window_is_stale),
         TEST(a_whole_window_is_remembered),
         TEST(numbers_go_on_over_the_end_of_32_bits),
+        TEST(numbers_are_nearest_to_the_highest_on_the_link),
         TEST(deadline_and_floor_are_taken),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
         cmocka_unit_test(and_into_any_pieces),

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "cli/json.h"
 #include "fero.h"
 
@@ -145,6 +146,52 @@ static void a_client_talks_to_every_shard(void **unused)
     assert_int_equal(fero_stop(rt, 0), 0);
 }
 
+/* Asks for far more than sockets hold, and does not read it. */
+static fero *deaf_client(fero *rt)
+{
+    static char bytes[500000];
+    fero_cache *cache = NULL;
+    const char *seeds[] = {fero_address(rt), NULL};
+    fero_runtime_opts opts = {
+        .size = sizeof opts, .client = 1, .seeds = seeds, .idle = FERO_IDLE_SLEEP};
+    fero_val value = {.type = FERO_T_BYTES, .s = {bytes, sizeof bytes}};
+    fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY};
+    fero_op *op = NULL;
+    fero *client = started(&opts);
+    assert_int_equal(fero_open(client, "demo", NULL, &cache), 0);
+    assert_int_equal(fero_update(cache, fero_str("k"), &value, NULL, &op), 0);
+    assert_int_equal(fero_wait(op, 10000, NULL), 0);
+    fero_op_free(op);
+    for (int i = 0; i < 200; i++) assert_int_equal(fero_get(cache, fero_str("k"), &wopts, NULL), 0);
+    while (fero_run(client, 10000) == 0) {
+    }
+    return client;
+}
+
+/* How long a node takes to stop while a client does not read. */
+static uint64_t stopping_ns(int64_t drain_ms)
+{
+    fero_runtime_opts opts = small();
+    fero_cache *cache = NULL;
+    fero *rt = started(&opts);
+    assert_int_equal(fero_open(rt, "demo", NULL, &cache), 0);
+    fero *client = deaf_client(rt);
+    uint64_t begin_ns = clock_now_ns();
+    assert_int_equal(fero_stop(rt, -2), FERO_E_INVAL);
+    assert_int_equal(fero_stop(rt, drain_ms), 0);
+    uint64_t took_ns = clock_now_ns() - begin_ns;
+    assert_int_equal(fero_stop(client, FERO_OFF), 0);
+    return took_ns;
+}
+
+static void who_does_not_read_is_waited_for_as_long_as_told(void **unused)
+{
+    (void)unused;
+    uint64_t told_ns = stopping_ns(1500);
+    assert_true(told_ns >= 1500 * NS_PER_MS);
+    assert_true(stopping_ns(FERO_OFF) < told_ns);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -154,6 +201,7 @@ int main(void)
         cmocka_unit_test(a_cache_is_opened_once),
         cmocka_unit_test(info_is_json_or_does_not_fit),
         cmocka_unit_test(a_client_talks_to_every_shard),
+        cmocka_unit_test(who_does_not_read_is_waited_for_as_long_as_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -313,6 +313,29 @@ static void backlog_sends_what_was_written_in_order(void **state)
     written_deinit(&written);
 }
 
+static void backlog_sends_one_frame_at_a_time(void **state)
+{
+    (void)state;
+    struct written written;
+    struct iovec part;
+    uint64_t requests_end = 0;
+    written_init(&written);
+    assert_int_equal(backlog_send_one(&written.backlog, &part, &requests_end), 0);
+    for (uint32_t i = 0; i < 300; i++) write_frame(&written, 1024 + 8 * (i % 3), 1);
+    for (uint32_t i = 0; i < 300; i++) {
+        struct frame_request frame;
+        assert_int_equal(backlog_send_one(&written.backlog, &part, &requests_end), 1);
+        memcpy(&frame, part.iov_base, sizeof frame);
+        assert_int_equal(part.iov_len, 1024 + 8 * (i % 3));
+        assert_int_equal(frame.seq, i + 1);
+        assert_int_equal(requests_end, i + 1);
+        backlog_sent(&written.backlog);
+    }
+    assert_int_equal(backlog_unsent_bytes(&written.backlog), 0);
+    assert_int_equal(backlog_send_one(&written.backlog, &part, &requests_end), 0);
+    written_deinit(&written);
+}
+
 static void backlog_gives_chunks_back_when_the_floor_has_passed_them(void **state)
 {
     (void)state;
@@ -534,6 +557,7 @@ int main(void)
         cmocka_unit_test(deadlines_are_bounded_from_below),
         cmocka_unit_test(window_agrees_with_a_slow_model),
         cmocka_unit_test(backlog_sends_what_was_written_in_order),
+        cmocka_unit_test(backlog_sends_one_frame_at_a_time),
         cmocka_unit_test(backlog_gives_chunks_back_when_the_floor_has_passed_them),
         cmocka_unit_test(rewound_backlog_sends_again_what_is_kept),
         cmocka_unit_test(rewound_backlog_may_become_empty),

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,6 +27,7 @@
 #include "net/uring_probe.h"
 
 #define TEST_NS (20 * NS_PER_S)
+#define TEST_MS 20000
 #define EVENTS_MAX 64
 #define CONNECTIONS_MAX 256
 
@@ -925,6 +927,28 @@ static void an_idle_turn_makes_no_system_call(void **state)
     world_close(world);
 }
 
+/* A turn that would enter the ring for one send alone sends without it: one system call either way. */
+static void a_lone_send_goes_past_the_ring_and_is_counted(void **state)
+{
+    (void)state;
+    struct world *world = world_open();
+    struct talk *talk = connect_one(world);
+    turn_some(world);
+    const struct io_counters before = world->client.io->counters;
+    send_bytes(&world->client, talk, (const uint8_t *)"x", 1);
+    assert_int_equal(end_wait(&world->client, 0), 1);
+    assert_int_equal(world->client.io->counters.sends, before.sends + 1);
+    assert_int_equal(world->client.io->counters.direct_sends, before.direct_sends + 1);
+    assert_int_equal(world->client.io->counters.enters, before.enters);
+    /* One that waits as well enters the ring, once. */
+    send_bytes(&world->client, talk, (const uint8_t *)"y", 1);
+    assert_int_equal(end_wait(&world->client, TIME_NEVER), 1);
+    assert_int_equal(world->client.io->counters.direct_sends, before.direct_sends + 1);
+    assert_int_equal(world->client.io->counters.enters, before.enters + 1);
+    TURN_UNTIL(world, world->server.talks[0].bytes_count == 2);
+    world_close(world);
+}
+
 static void what_was_asked_for_makes_it_ready(void **state)
 {
     (void)state;
@@ -935,6 +959,67 @@ static void what_was_asked_for_makes_it_ready(void **state)
     send_bytes(&world->client, talk, (const uint8_t *)"x", 1);
     assert_true(io_ready(world->client.io));
     TURN_UNTIL(world, world->server.talks[0].bytes_count == 1);
+    world_close(world);
+}
+
+static bool is_readable(int fd, int timeout_ms)
+{
+    struct pollfd polled = {.fd = fd, .events = POLLIN};
+    int count;
+    while ((count = poll(&polled, 1, timeout_ms)) < 0) assert_int_equal(errno, EINTR);
+    return count > 0;
+}
+
+static void who_polls_hears_of_time_and_of_what_comes(void **state)
+{
+    (void)state;
+    struct world *world = world_open();
+    struct io *io = world->server.io;
+    struct talk *talk = connect_one(world);
+    turn_some(world);
+    int fd = io_fd(io);
+    assert_true(fd >= 0);
+    assert_int_equal(io_fd(io), fd);
+    io_arm(io, TIME_NEVER);
+    assert_false(is_readable(fd, 0));
+    io_arm(io, 0);
+    assert_true(is_readable(fd, 0));
+    io_arm(io, TIME_NEVER);
+    assert_false(is_readable(fd, 0));
+    /* A time that has come, one that is far, and one that comes. */
+    io_arm(io, clock_now_ns());
+    assert_true(is_readable(fd, TEST_MS));
+    io_arm(io, clock_now_ns() + TEST_NS);
+    assert_false(is_readable(fd, 0));
+    uint64_t due_ns = clock_now_ns() + 5 * NS_PER_MS;
+    io_arm(io, due_ns);
+    assert_true(is_readable(fd, TEST_MS));
+    assert_true(clock_now_ns() >= due_ns);
+    /* Bytes, and a wake-up. */
+    io_arm(io, TIME_NEVER);
+    assert_false(is_readable(fd, 0));
+    send_bytes(&world->client, talk, (const uint8_t *)"x", 1);
+    (void)end_wait(&world->client, 0);
+    assert_true(is_readable(fd, TEST_MS));
+    /* Who arms it before he has taken them hears of them at once. */
+    io_arm(io, TIME_NEVER);
+    assert_true(is_readable(fd, 0));
+    TURN_UNTIL(world, world->server.talks[0].bytes_count == 1);
+    turn_some(world);
+    io_arm(io, TIME_NEVER);
+    assert_false(is_readable(fd, 0));
+    io_wake(io, NULL);
+    assert_true(is_readable(fd, TEST_MS));
+    world_close(world);
+}
+
+static void a_descriptor_may_be_refused(void **state)
+{
+    (void)state;
+    struct world *world = world_open();
+    uring_fail_after(world->client.io, 1, -EMFILE);
+    assert_int_equal(io_fd(world->client.io), -EMFILE);
+    assert_true(io_fd(world->client.io) >= 0);
     world_close(world);
 }
 
@@ -1207,7 +1292,10 @@ int main(void)
         cmocka_unit_test(running_out_of_descriptors_pauses_accepting),
         cmocka_unit_test(a_wait_ends_in_time),
         cmocka_unit_test(an_idle_turn_makes_no_system_call),
+        cmocka_unit_test(a_lone_send_goes_past_the_ring_and_is_counted),
         cmocka_unit_test(what_was_asked_for_makes_it_ready),
+        cmocka_unit_test(who_polls_hears_of_time_and_of_what_comes),
+        cmocka_unit_test(a_descriptor_may_be_refused),
         cmocka_unit_test(wakes_are_one_event_a_turn),
         cmocka_unit_test(a_ring_wakes_another),
         cmocka_unit_test(a_thread_wakes_a_waiting_io),
