@@ -217,8 +217,9 @@ static bool service_up(struct uring *uring, struct connection *connection, struc
         connection->told_eof = true;
         connection_event(uring, connection, events, IO_EOF);
     }
-    is_done &= send_service(uring, connection, events);
+    /* In this order: a send rides on the call that a receive needs. */
     is_done &= receive_service(uring, connection);
+    is_done &= send_service(uring, connection, events);
     return is_done;
 }
 

@@ -93,7 +93,8 @@ static bool send_arm(struct uring *uring, struct connection *connection)
 bool send_service(struct uring *uring, struct connection *connection, struct events *events)
 {
     if (!connection->is_sending || connection->send_in_flight) return true;
-    if (uring->sends_now && send_now(uring, connection, events)) return true;
+    bool is_alone = uring->sends_now && queue_requests_count(&uring->queue) == 0;
+    if (is_alone && send_now(uring, connection, events)) return true;
     return send_arm(uring, connection);
 }
 
