@@ -35,6 +35,7 @@
 #include "base/memory.h"
 #include "bench/progress.h"
 #include "cli/json.h"
+#include "engine/client.h"
 
 #define CONNECT_MS 10000
 /* Without any reply for so long, a run has failed. */
@@ -98,7 +99,7 @@ struct sender {
     uint64_t yacks_ns;
     uint64_t sacks_ns;
     uint64_t cpu_ns;
-    uint64_t idle_ns;
+    uint64_t spin_ns; /* of it */
     uint64_t replies_failed;
     uint64_t keys_checked;
     uint64_t mismatches;
@@ -265,6 +266,15 @@ static struct so_far targets_so_far(const struct sender *sender)
     return so_far;
 }
 
+/* CPU time that the client's side has spent on waiting, over all runs. */
+static uint64_t targets_spin_ns(const struct sender *sender)
+{
+    uint64_t spin_ns = 0;
+    for (uint32_t i = 0; i < sender->targets_count; i++)
+        spin_ns += client_spin_ns(sender->targets[i].cache);
+    return spin_ns;
+}
+
 /* Events done, or negative after one line. */
 static inline int pump_target(struct sender *sender, uint64_t target, int64_t wait_ms)
 {
@@ -276,16 +286,10 @@ static inline int pump_target(struct sender *sender, uint64_t target, int64_t wa
 /* Lets the library work, waiting up to `wait_ms` where there is nothing to do; false: it failed. */
 static bool pump(struct sender *sender, int64_t wait_ms)
 {
-    uint64_t begin_ns = wait_ms > 0 ? clock_now_ns() : 0;
-    int events = 0;
     /* With several servers, nobody may sleep on one of them for long. */
     if (sender->targets_count > 1 && wait_ms > 1) wait_ms = 0;
-    for (uint32_t i = 0; i < sender->targets_count; i++) {
-        int done = pump_target(sender, i, wait_ms);
-        if (UNLIKELY(done < 0)) return false;
-        events += done;
-    }
-    if (begin_ns != 0 && events == 0) sender->idle_ns += clock_now_ns() - begin_ns;
+    for (uint32_t i = 0; i < sender->targets_count; i++)
+        if (UNLIKELY(pump_target(sender, i, wait_ms) < 0)) return false;
     return true;
 }
 
@@ -479,7 +483,7 @@ static void run_course(struct sender *sender, const struct course *course)
     targets_begin(sender);
     sender->first = sender->number_next;
     sender->number_next += course->count;
-    sender->idle_ns = 0;
+    uint64_t spin_begin_ns = targets_spin_ns(sender);
     uint64_t cpu_begin_ns = clock_thread_cpu_ns();
     sender->start_ns = clock_now_ns();
     bool good;
@@ -490,6 +494,7 @@ static void run_course(struct sender *sender, const struct course *course)
     else
         good = send_closed(sender, SENDER_UPDATE, course);
     sender->cpu_ns = clock_thread_cpu_ns() - cpu_begin_ns;
+    sender->spin_ns = targets_spin_ns(sender) - spin_begin_ns;
     if (!good) sender->failed = true;
 }
 
@@ -794,7 +799,7 @@ static void add_up(const struct senders *senders, struct sender_figures *figures
         figures->replies += sender->records;
         figures->failed += sender->replies_failed;
         figures->client_cpu_ns += sender->cpu_ns;
-        figures->client_idle_ns += sender->idle_ns;
+        figures->client_spin_ns += sender->spin_ns;
         histogram_merge(latencies, sender->latencies);
     }
     figures->tacks_s = (double)(tacks_ns - start_ns) / 1e9;

@@ -92,7 +92,7 @@ static void add_run(struct speed_result *result, const struct sender_figures *fi
 {
     double messages = (double)figures->replies;
     double server_ns = (double)figures->server_cpu_ns - (double)figures->server_spin_ns;
-    double client_ns = (double)figures->client_cpu_ns;
+    double client_ns = (double)figures->client_cpu_ns - (double)figures->client_spin_ns;
     double wall_ns = figures->sacks_s * 1e9;
     uint32_t server_threads = result->about.servers * result->about.shards;
     speed_series_add(&result->tacks_s, figures->tacks_s);
@@ -101,9 +101,7 @@ static void add_run(struct speed_result *result, const struct sender_figures *fi
     speed_series_add(&result->server_ns_per_msg, server_ns / messages);
     speed_series_add(&result->client_ns_per_msg, client_ns / messages);
     speed_series_add(&result->server_busy, share(server_ns, wall_ns * server_threads));
-    speed_series_add(&result->client_busy,
-                     share(wall_ns * result->about.clients - (double)figures->client_idle_ns,
-                           wall_ns * result->about.clients));
+    speed_series_add(&result->client_busy, share(client_ns, wall_ns * result->about.clients));
     result->replies += figures->replies;
     result->failed += figures->failed;
     result->keys_checked += figures->keys_checked;

@@ -338,12 +338,16 @@ static void collect(struct client *client, uint64_t wait_ns)
 /* Looks until something comes or `until_ns`. */
 static void spin(struct client *client, uint64_t until_ns)
 {
-    do {
-        for (int i = 0; i < SPINS_PER_CLOCK; i++) {
-            if (io_ready(client->seams.io)) return;
-            clock_pause();
+    uint64_t begin_ns = client_now(client);
+    bool is_ready = false;
+    while (!is_ready && client->now_ns < until_ns) {
+        for (int i = 0; i < SPINS_PER_CLOCK && !is_ready; i++) {
+            is_ready = io_ready(client->seams.io);
+            if (!is_ready) clock_pause();
         }
-    } while (client_now(client) < until_ns);
+        client_now(client);
+    }
+    client->spin_ns += client->now_ns - begin_ns;
 }
 
 /* Submits, and waits as the options say. */

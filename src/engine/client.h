@@ -136,6 +136,7 @@ struct client {
     uint32_t finished; /* requests that ended in this turn, and links that came or went */
     uint64_t now_ns;
     uint64_t traffic_ns; /* when something last came */
+    uint64_t spin_ns;    /* spent on looking for something, since the start */
     struct client_seams seams;
 
     struct client_cache *caches[CLIENT_CACHES_MAX + 1]; /* unused ones are &nobody */
@@ -188,6 +189,8 @@ MUST_CHECK int client_open(struct client *client, const char *name, const fero_o
 int client_close(struct client_cache *cache);
 int client_run(struct client *client, int64_t timeout_ms);
 int client_fd(struct client *client);
+/* Of the CPU time that this client has used: how much it waited by looking again and again. */
+uint64_t client_spin_ns(const fero_cache *cache);
 
 /* ---------------------------------------------------------------------------- for its files */
 

@@ -462,6 +462,12 @@ void fero_counts_get(const fero_cache *handle, fero_counts *counts)
     *counts = is_client(cache) ? cache->counts : (fero_counts){0};
 }
 
+uint64_t client_spin_ns(const fero_cache *handle)
+{
+    const struct client_cache *cache = (const struct client_cache *)handle;
+    return is_client(cache) ? cache->client->spin_ns : 0;
+}
+
 int fero_shards(const fero_cache *handle)
 {
     const struct client_cache *cache = (const struct client_cache *)handle;
