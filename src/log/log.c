@@ -89,6 +89,15 @@ void log_seal(struct log *log)
     log->end = log->at;
 }
 
+static void history_pop(struct log *log)
+{
+    struct segment *segment = segment_at(log, log->history_first);
+    segment->compactable = true;
+    log->history_bytes -= segment->bytes;
+    log->history_records -= segment->changes_count;
+    log->history_first = segment->next;
+}
+
 /* Moves segments out of the history until it is inside its bounds again. */
 static void history_trim(struct log *log)
 {
@@ -99,16 +108,13 @@ static void history_trim(struct log *log)
         bool records_kept =
             records_max == 0 || log->history_records - segment->changes_count < records_max;
         if (bytes_kept && records_kept) return;
-        segment->compactable = true;
-        log->history_bytes -= segment->bytes;
-        log->history_records -= segment->changes_count;
-        log->history_first = segment->next;
+        history_pop(log);
     }
 }
 
-static int segment_start(struct log *log, size_t padded_bytes, bool urgent)
+static int segment_start(struct log *log, size_t padded_bytes, uint32_t reserve)
 {
-    uint32_t number = segments_take(log->segments, padded_bytes + LOG_SLACK_BYTES, urgent);
+    uint32_t number = segments_take(log->segments, padded_bytes + LOG_SLACK_BYTES, reserve);
     if (number == SEGMENT_NONE) return -1;
     struct segment *segment = segment_at(log, number);
     segment->seq = ++log->active_seq;
@@ -156,10 +162,26 @@ struct change *log_reserve_slow(struct log *log, size_t padded_bytes, bool urgen
         log->end = log->at;
     }
     log_seal(log);
-    if (!fits_active(log, padded_bytes) && segment_start(log, padded_bytes, urgent) < 0)
+    uint32_t reserve = urgent ? SEGMENT_COMPACTION_UNITS : log->segments->units_reserve;
+    if (!fits_active(log, padded_bytes) && segment_start(log, padded_bytes, reserve) < 0) {
+        log->refused++;
         return NULL;
+    }
     batch_open(log, padded_bytes);
     return (struct change *)log->at;
+}
+
+bool log_end_active(struct log *log)
+{
+    ASSERT(log->batch == NULL);
+    if (segment_start(log, CHANGE_BYTES + 8, SEGMENT_COMPACTION_UNITS - 1) < 0) return false;
+    log->end = log->at;
+    return true;
+}
+
+void log_yield_history(struct log *log)
+{
+    while (log->history_first != log->active) history_pop(log);
 }
 
 void slot_walk_begin(struct slot_walk *walk, const struct log *log, uint16_t slot)

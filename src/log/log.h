@@ -44,6 +44,7 @@ struct log {
     uint64_t stream_next;
     uint64_t previous_checksum;
     uint64_t batches_count;
+    uint64_t refused; /* records, because memory.max is reached */
     struct log_options options;
 };
 
@@ -56,7 +57,8 @@ MUST_CHECK struct change *log_reserve_slow(struct log *log, size_t padded_bytes,
 
 /*
  * Room for a record of `padded_bytes` (a multiple of 8, at least 64), which log_commit makes part
- * of the log. NULL: memory.max is reached and nothing changed. `urgent` may use the reserve.
+ * of the log. NULL: memory.max is reached and nothing changed. `urgent` may use the reserve but for
+ * the last units, which are compaction's.
  */
 MUST_CHECK static inline struct change *log_reserve(struct log *log, size_t padded_bytes,
                                                     bool urgent)
@@ -94,6 +96,14 @@ static inline bool log_is_beyond_history(const struct log *log, uint32_t index)
     uint32_t first = log->segments->segments[log->history_first].seq;
     return ((by - first) & INDEX_BY_MASK) > INDEX_BY_MASK / 2;
 }
+
+/*
+ * For compaction, where memory.max is reached and what is dead must stay for the sake of the
+ * history. log_end_active goes on in a new segment, so that the one that was active can leave the
+ * history too; false: there is no memory. log_yield_history shrinks the history to the active one.
+ */
+MUST_CHECK bool log_end_active(struct log *log);
+void log_yield_history(struct log *log);
 
 /*
  * Walks the changes of one slot from the newest to the oldest retained one: their places fall.

@@ -10,8 +10,8 @@
 #define UNIT_BYTES_WITH_INDEX (SEGMENT_UNIT_BYTES + INDEX_UNIT_BYTES + HEADS_UNIT_BYTES)
 /* Fewer than this and a log could not even compact itself. */
 #define UNITS_MIN 8
-/* Enough for compaction to write one segment while it reads another, and for removals. */
-#define UNITS_RESERVE 3
+/* For removals, and what they must leave to compaction. */
+#define UNITS_RESERVE (2 + SEGMENT_COMPACTION_UNITS)
 
 int segments_init(struct segments *segments, size_t bytes_max)
 {
@@ -88,12 +88,11 @@ static uint32_t take_neighbours(struct segments *segments, uint32_t units)
     return SEGMENT_NONE;
 }
 
-uint32_t segments_take(struct segments *segments, size_t record_bytes, bool urgent)
+uint32_t segments_take(struct segments *segments, size_t record_bytes, uint32_t reserve)
 {
     size_t bytes = record_bytes + BATCH_BYTES;
     uint32_t units = (uint32_t)((bytes + SEGMENT_UNIT_BYTES - 1) >> SEGMENT_UNIT_SHIFT);
-    uint32_t allowed = segments->units_max - (urgent ? 0 : segments->units_reserve);
-    if (segments->units_used + units > allowed) return SEGMENT_NONE;
+    if (segments->units_used + units + reserve > segments->units_max) return SEGMENT_NONE;
     uint32_t number = units == 1 ? take_recycled(segments) : SEGMENT_NONE;
     if (number == SEGMENT_NONE) number = take_fresh(segments, units);
     if (number == SEGMENT_NONE && units > 1) number = take_neighbours(segments, units);

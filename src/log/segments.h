@@ -36,6 +36,11 @@
 #define GRANULES_PER_UNIT (SEGMENT_UNIT_BYTES >> GRANULE_SHIFT)
 #define SEGMENT_SLOTS 4096
 #define SEGMENT_NONE UINT32_MAX
+/*
+ * The very last units are compaction's, without which nothing could be won back: one to end the
+ * active segment early, one to write to.
+ */
+#define SEGMENT_COMPACTION_UNITS 2
 
 #define INDEX_SUPERSEDED ((uint32_t)1 << 31)
 #define INDEX_BY_SHIFT 18
@@ -71,7 +76,7 @@ struct segments {
     uint32_t units_used;
     uint32_t units_fresh;   /* from here on no unit was ever used */
     uint32_t free_first;    /* recycled single units */
-    uint32_t units_reserve; /* the last units, which only compaction may take */
+    uint32_t units_reserve; /* the last units, for removals and compaction */
 };
 
 /* Reserves for at most `bytes_max` of log memory, index included. 0 or -ENOMEM. */
@@ -79,10 +84,10 @@ MUST_CHECK int segments_init(struct segments *segments, size_t bytes_max);
 void segments_deinit(struct segments *segments);
 
 /*
- * Takes a segment with room for a record of `record_bytes` and a batch head. `urgent` may use the
- * reserve. Returns its number, or SEGMENT_NONE where memory.max is reached.
+ * Takes a segment with room for a record of `record_bytes` and a batch head, and leaves `reserve`
+ * units to others. Returns its number, or SEGMENT_NONE where memory.max is reached.
  */
-uint32_t segments_take(struct segments *segments, size_t record_bytes, bool urgent);
+uint32_t segments_take(struct segments *segments, size_t record_bytes, uint32_t reserve);
 void segments_put(struct segments *segments, uint32_t number);
 
 /* Bytes of memory in use, index included. */

@@ -34,6 +34,8 @@
 
 /* Of what is live, in eighths. */
 #define GARBAGE_SHARE_EIGHTHS 3
+/* Memory is short where no more units are free. */
+#define SHORT_UNITS 6
 /* A segment of which less than this part can go is not worth rewriting, */
 #define GAIN_PART_MIN 8
 #define GAIN_PART_MIN_SHORT 32
@@ -59,6 +61,8 @@ struct compaction {
     uint32_t batch_size; /* see batch_size_of_all */
     uint32_t next;       /* where the sweep goes on; SEGMENT_NONE: at the oldest */
     uint32_t counted_at; /* history_first when the bytes below were counted */
+    uint64_t refused;    /* of the log, when that was last looked at */
+    bool hunted;         /* a sweep for the sake of refused appends has come to its end */
     bool sweeping;
     bool may_wrap; /* the sweep has not come to the history yet */
     bool short_of_memory;
@@ -123,7 +127,7 @@ static void target_end(struct compaction *compaction, struct store *store)
 
 static int target_open(struct compaction *compaction, struct store *store, size_t padded_bytes)
 {
-    uint32_t number = segments_take(store->segments, padded_bytes, true);
+    uint32_t number = segments_take(store->segments, padded_bytes, 0);
     if (number == SEGMENT_NONE) return -ENOMEM;
     const struct segment *source = segment_at(store, compaction->source);
     struct segment *target = segment_at(store, number);
@@ -294,6 +298,20 @@ static void source_finish(struct compaction *compaction, struct store *store)
     segments_put(store->segments, number);
 }
 
+/*
+ * There is no memory for the survivor at hand. If it is the first of its source, which one of
+ * several units is, the source stays as it is and the sweep goes on behind it: its neighbours may
+ * be what makes room. True: another source may do.
+ */
+static bool source_give_up(struct compaction *compaction, struct store *store)
+{
+    if (compaction->source_at != BATCH_BYTES) return false;
+    target_end(compaction, store);
+    compaction->next = segment_at(store, compaction->source)->next;
+    compaction->source = SEGMENT_NONE;
+    return true;
+}
+
 static bool has_old_marks(const struct store *store, const struct segment *segment)
 {
     return segment->first_dead_seq != 0 &&
@@ -335,8 +353,7 @@ static bool count_garbage(struct compaction *compaction, struct store *store)
     }
     compaction->dead_bytes_max = max_u64(compaction->garbage_bytes_max,
                                          log_live_bytes(&store->log) / 8 * GARBAGE_SHARE_EIGHTHS);
-    compaction->short_of_memory =
-        segments->units_used + segments->units_reserve * 2 >= segments->units_max;
+    compaction->short_of_memory = segments->units_used + SHORT_UNITS >= segments->units_max;
     return true;
 }
 
@@ -358,13 +375,20 @@ static uint32_t gain_of(const struct compaction *compaction, const struct segmen
     return compaction->short_of_memory ? segment->dead_bytes : segment->ripe_bytes;
 }
 
+/* Bytes at the end of a segment that nothing was written to: a target's, or a large record's. */
+static uint64_t empty_of(const struct segment *segment)
+{
+    return segment->units * SEGMENT_UNIT_BYTES - segment->bytes;
+}
+
 static bool is_worth_it(const struct compaction *compaction, const struct store *store,
                         const struct segment *segment)
 {
     if (segment->lenders > 0) return false;
     if (has_old_marks(store, segment)) return true;
     uint32_t gain = gain_of(compaction, segment);
-    if (compaction->short_of_memory) return gain >= segment->bytes / GAIN_PART_MIN_SHORT;
+    if (compaction->short_of_memory)
+        return gain + empty_of(segment) >= segment->bytes / GAIN_PART_MIN_SHORT;
     return gain >= segment->bytes / GAIN_PART_MIN &&
            (double)gain * (double)compaction->bytes >=
                (double)segment->bytes * (double)compaction->ripe_bytes;
@@ -384,7 +408,7 @@ static bool wins_a_unit(const struct compaction *compaction, const struct store 
         const struct segment *segment = segment_at(store, number);
         if (has_old_marks(store, segment)) return true;
         if (!is_worth_it(compaction, store, segment)) return false;
-        won += segment->units * SEGMENT_UNIT_BYTES - segment->bytes + gain_of(compaction, segment);
+        won += empty_of(segment) + gain_of(compaction, segment);
         if (won >= SEGMENT_UNIT_BYTES) return true;
     }
     return false;
@@ -412,10 +436,49 @@ static uint32_t choose_source(struct compaction *compaction, struct store *store
     return SEGMENT_NONE;
 }
 
+/* What could be won of the segments that are worth it if nothing had to stay for the history. */
+static uint64_t gain_in_reach(const struct compaction *compaction, const struct store *store)
+{
+    uint64_t gain = 0;
+    uint32_t number = store->log.oldest;
+    for (; number != store->log.history_first; number = segment_at(store, number)->next) {
+        const struct segment *segment = segment_at(store, number);
+        if (is_worth_it(compaction, store, segment)) gain += gain_of(compaction, segment);
+    }
+    return gain;
+}
+
+/*
+ * Whether appends were refused since it was last asked: then a sweep is to begin. First the garbage is counted again, since it may have grown without a new
+ * segment. If they still are after the sweep, the history is in the way: what superseded the dead
+ * is in it. A node that takes nothing any more is worse than one with a short memory, so the
+ * history goes, and the active segment with it where that wins more than its end leaves empty.
+ */
+static bool hunt(struct compaction *compaction, struct store *store)
+{
+    struct log *log = &store->log;
+    if (compaction->refused == log->refused) return false;
+    compaction->refused = log->refused;
+    if (compaction->hunted) {
+        log_yield_history(log);
+        count_garbage(compaction, store);
+        uint64_t left_empty =
+            SEGMENT_UNIT_BYTES - min_u64(segment_at(store, log->active)->bytes, SEGMENT_UNIT_BYTES);
+        if (gain_in_reach(compaction, store) >= SEGMENT_UNIT_BYTES / 2 + left_empty &&
+            log_end_active(log))
+            log_yield_history(log);
+    }
+    compaction->hunted = !compaction->hunted;
+    compaction->counted_at = SEGMENT_NONE;
+    return true;
+}
+
 static bool source_ready(struct compaction *compaction, struct store *store)
 {
     if (compaction->source != SEGMENT_NONE) return true;
-    if (count_garbage(compaction, store) && !compaction->sweeping && sweep_begins(compaction)) {
+    bool hunts = !compaction->sweeping && hunt(compaction, store);
+    if (count_garbage(compaction, store) && !compaction->sweeping &&
+        (hunts || sweep_begins(compaction))) {
         compaction->sweeping = true;
         compaction->may_wrap = true;
     }
@@ -464,10 +527,11 @@ size_t store_compact(struct store *store, size_t bytes_max)
             source_finish(compaction, store);
         else if (before == compaction->batch_end)
             step_into_batch(compaction, store);
-        else if (step_group(compaction, store, bytes_max - looked_at) < 0)
-            break;
-        else
+        else {
+            int err = step_group(compaction, store, bytes_max - looked_at);
             looked_at += compaction->source_at - before;
+            if (err < 0 && !source_give_up(compaction, store)) break;
+        }
     }
     return looked_at;
 }

@@ -30,12 +30,12 @@ static void memory_max_bounds_what_is_taken(void **state)
     for (size_t i = 0; i < ARRAY_COUNT(maxima); i++) {
         struct segments segments = segments_of(maxima[i]);
         uint32_t taken = 0;
-        while (segments_take(&segments, 1, false) != SEGMENT_NONE) taken++;
+        while (segments_take(&segments, 1, segments.units_reserve) != SEGMENT_NONE) taken++;
         assert_int_equal(taken, segments.units_max - segments.units_reserve);
         /* The smallest log is still one that can compact itself. */
         assert_true(taken >= 4);
         if (maxima[i] >= 20 * MIB) assert_true(segments_bytes(&segments) <= maxima[i]);
-        while (segments_take(&segments, 1, true) != SEGMENT_NONE) taken++;
+        while (segments_take(&segments, 1, 0) != SEGMENT_NONE) taken++;
         assert_int_equal(taken, segments.units_max);
         assert_int_equal(segments.units_used, taken);
         if (maxima[i] >= 20 * MIB) assert_true(segments_bytes(&segments) <= maxima[i]);
@@ -55,7 +55,7 @@ static void segment_has_as_many_units_as_its_record_needs(void **state)
                  {ROOM(2), 2}, {ROOM(2) + 1, 3}, {ROOM(8), 8},     {ROOM(8) + 1, 9}};
     struct segments segments = segments_of(64 * MIB);
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
-        uint32_t number = segments_take(&segments, cases[i].record_bytes, false);
+        uint32_t number = segments_take(&segments, cases[i].record_bytes, 0);
         assert_int_not_equal(number, SEGMENT_NONE);
         assert_int_equal(segments.segments[number].units, cases[i].units);
         assert_int_equal(segments.units_used, cases[i].units);
@@ -70,19 +70,19 @@ static void only_neighbours_become_a_segment_of_several_units(void **state)
     (void)state;
     struct segments segments = segments_of(0);
     uint32_t taken = 0;
-    while (segments_take(&segments, 1, true) == taken) taken++;
+    while (segments_take(&segments, 1, 0) == taken) taken++;
     segments_put(&segments, 1);
     segments_put(&segments, 3);
     segments_put(&segments, 6);
-    assert_int_equal(segments_take(&segments, ROOM(2), true), SEGMENT_NONE);
+    assert_int_equal(segments_take(&segments, ROOM(2), 0), SEGMENT_NONE);
     segments_put(&segments, 5);
-    assert_int_equal(segments_take(&segments, ROOM(2), true), 5);
-    assert_int_equal(segments_take(&segments, ROOM(2), true), SEGMENT_NONE);
+    assert_int_equal(segments_take(&segments, ROOM(2), 0), 5);
+    assert_int_equal(segments_take(&segments, ROOM(2), 0), SEGMENT_NONE);
     /* Those that remain are still there, each once. */
-    uint32_t first = segments_take(&segments, 1, true);
-    uint32_t second = segments_take(&segments, 1, true);
+    uint32_t first = segments_take(&segments, 1, 0);
+    uint32_t second = segments_take(&segments, 1, 0);
     assert_int_equal(first + second, 1 + 3);
-    assert_int_equal(segments_take(&segments, 1, true), SEGMENT_NONE);
+    assert_int_equal(segments_take(&segments, 1, 0), SEGMENT_NONE);
     segments_deinit(&segments);
 }
 
@@ -90,12 +90,12 @@ static void taken_again_a_segment_knows_no_slot(void **state)
 {
     (void)state;
     struct segments segments = segments_of(0);
-    uint32_t number = segments_take(&segments, 1, false);
+    uint32_t number = segments_take(&segments, 1, 0);
     uint32_t *heads = segments.slot_heads + (size_t)number * SEGMENT_SLOTS;
     for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) heads[slot] = slot + 1;
     segments.segments[number].dead_bytes = 5;
     segments_put(&segments, number);
-    assert_int_equal(segments_take(&segments, 1, false), number);
+    assert_int_equal(segments_take(&segments, 1, 0), number);
     for (uint32_t slot = 0; slot < SEGMENT_SLOTS; slot++) assert_int_equal(heads[slot], 0);
     assert_int_equal(segments.segments[number].dead_bytes, 0);
     segments_deinit(&segments);
@@ -105,7 +105,7 @@ static void memory_of_a_large_segment_goes_back(void **state)
 {
     (void)state;
     struct segments segments = segments_of(0);
-    uint32_t number = segments_take(&segments, ROOM(3), false);
+    uint32_t number = segments_take(&segments, ROOM(3), 0);
     uint8_t *base = segments.base + (size_t)number * UNIT;
     memset(base, 1, 3 * UNIT);
     segments_put(&segments, number);
@@ -154,7 +154,7 @@ static void segments_never_overlap_and_are_found_if_they_fit(void **state)
             continue;
         }
         uint32_t units = rng_below(&rng, 3) == 0 ? 1 + (uint32_t)rng_below(&rng, 6) : 1;
-        uint32_t number = segments_take(&segments, ROOM(units), true);
+        uint32_t number = segments_take(&segments, ROOM(units), 0);
         if (number == SEGMENT_NONE) {
             /* Units that were never used do not count as neighbours of those that were. */
             assert_false(model_has_run(used, segments.units_fresh, units));
@@ -185,7 +185,7 @@ static void marks_leave_links_alone_and_count_dead_bytes(void **state)
 {
     (void)state;
     struct segments segments = segments_of(0);
-    uint32_t number = segments_take(&segments, 1, false);
+    uint32_t number = segments_take(&segments, 1, 0);
     uint64_t address = (uint64_t)number * UNIT + UNIT - 64;
     uint32_t *word = index_word(&segments, address);
     static const uint32_t links[] = {0, 8, INDEX_LINK - 7, INDEX_LINK};

@@ -358,6 +358,103 @@ static void full_memory_lets_removals_through(void **state)
     world_close(&world);
 }
 
+/* An update succeeds after a few refusals, with a compaction after each. */
+static bool is_taken_soon(uint32_t value_bytes)
+{
+    for (int tries = 0; tries < 4; tries++) {
+        if (world_update(&world, 0, 399, value_bytes) == STORE_OK) return true;
+        world_compact_all(&world);
+    }
+    return false;
+}
+
+/*
+ * What is removed must make room, whether the removals fill a segment or not, and whether what they
+ * superseded is inside the history or not.
+ */
+static void removals_make_room_in_a_full_memory(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t memory_bytes;
+        size_t history_bytes;
+        uint32_t value_bytes;
+        unsigned removals;
+    } cases[] = {
+        {20 * MIB, 1 * MIB, 20000, 110},    {20 * MIB, 1 * MIB, 20000, 1000},
+        {40 * MIB, 1 * MIB, 20000, 120},    {40 * MIB, 4 * MIB, 100000, 150},
+        {40 * MIB, GIB, 100000, 150},       {40 * MIB, 10 * MIB, 100000, 1000},
+        {160 * MIB, 16 * MIB, 100000, 700},
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        struct world_options options =
+            world_options_of(cases[i].memory_bytes, cases[i].history_bytes);
+        options.garbage_bytes = MIB;
+        world_open(&world, &options);
+        unsigned count = fill_memory(cases[i].value_bytes);
+        world_compact_all(&world);
+        unsigned removals = cases[i].removals < count ? cases[i].removals : count;
+        for (unsigned n = 0; n < removals; n++)
+            assert_int_equal(world_remove(&world, n % WORLD_SLOTS, n / WORLD_SLOTS), STORE_OK);
+        assert_true(is_taken_soon(cases[i].value_bytes));
+        world_check(&world);
+        world_close(&world);
+    }
+}
+
+/* A record of several units that has no room to be moved to does not stop what is behind it. */
+static void large_record_without_room_is_passed_over(void **state)
+{
+    (void)state;
+    struct world_options options = world_options_of(40 * MIB, 1);
+    options.large_bytes_max = 3 * MIB;
+    world_open(&world, &options);
+    struct segments *segments = &world.segments;
+    assert_int_equal(world_update(&world, 0, 0, 3 * MIB), STORE_OK);
+    uint32_t first = segments->units_used;
+    while (segments_take(segments, 1, 0) != SEGMENT_NONE) {
+    }
+    /* Seven units are free, and no two of them are neighbours. */
+    for (uint32_t i = 1; i <= 7; i++) segments_put(segments, first + 2 * i);
+    for (int i = 0; i < 20; i++) {
+        assert_true(is_taken_soon(2 * MIB - 4096));
+        if (i == 1) assert_int_equal(world_update(&world, 0, 0, 10), STORE_OK);
+        world_compact_all(&world);
+    }
+    world_check(&world);
+    for (uint32_t unit = first; unit < segments->units_max; unit++)
+        if (unit - first > 14 || (unit - first) % 2 == 1 || unit == first)
+            segments_put(segments, unit);
+    world_close(&world);
+}
+
+/* Keys without values: a removal is as long as what it removes. */
+static void memory_full_of_small_changes_can_be_emptied(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    const struct change *changed;
+    char key[16];
+    unsigned count = 0;
+    open_store(&fixture, 0, 1000000, MIB);
+    do snprintf(key, sizeof key, "%08u", ++count);
+    while (ask(&fixture, FRAME_UPDATE, key, "", &changed) == STORE_OK);
+    unsigned refusals = 0;
+    for (unsigned n = 1; n < count; n++) {
+        snprintf(key, sizeof key, "%08u", n);
+        while (ask(&fixture, FRAME_REMOVE, key, "", &changed) != STORE_OK) {
+            assert_true(++refusals < 100);
+            log_seal(&fixture.store.log);
+            while (store_compact(&fixture.store, MIB) > 0) {
+            }
+        }
+    }
+    assert_int_equal(store_keys_count(&fixture.store), 0);
+    log_seal(&fixture.store.log);
+    store_check(&fixture.store);
+    close_store(&fixture);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +468,9 @@ int main(void)
         cmocka_unit_test(old_value_stays_gone_when_the_numbers_of_segments_wrap),
         cmocka_unit_test(slot_truncated_to_nothing_starts_again),
         cmocka_unit_test(full_memory_lets_removals_through),
+        cmocka_unit_test(removals_make_room_in_a_full_memory),
+        cmocka_unit_test(large_record_without_room_is_passed_over),
+        cmocka_unit_test(memory_full_of_small_changes_can_be_emptied),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
