@@ -265,8 +265,8 @@ static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link 
         return err;
 
     int64_t timeout_ms = wish.timeout_ms > 0 ? wish.timeout_ms : TIMEOUT_MS_DEFAULT;
-    uint32_t ticks = (uint32_t)((uint64_t)timeout_ms * NS_PER_MS >> CLIENT_TICK_SHIFT) +
-                     2; /* the tick has begun, and the last one is cut off */
+    /* Two more: the one that has begun, and the one that the division cut off. */
+    uint32_t ticks = (uint32_t)((uint64_t)timeout_ms * NS_PER_MS >> CLIENT_TICK_SHIFT) + 2;
     uint64_t seq = window->next;
     bool waits = LIKELY(wish.want == FERO_REPLY);
     struct flight *flight =
