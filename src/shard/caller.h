@@ -39,6 +39,8 @@ struct caller {
     uint32_t seq_last;       /* low half of the last request's number */
     uint64_t consumed_bytes; /* of request frames */
     uint32_t waits_for;      /* shard whose lane was full, or IO_NONE: its own outbox was */
+    uint64_t again_bytes;    /* of what comes next: read before, and put back for want of room */
+    uint64_t again_ns;       /* when they were read */
     uint64_t reserved_bytes; /* outbox room promised to requests that crossed a lane */
     uint64_t deadline_ns;    /* of greeting or closing */
     struct caller *next;     /* free list, or the queue of its state */

@@ -558,6 +558,9 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
         if (UNLIKELY(is_control(data + at, size - at))) break;
         decoded = request_decode(request, shard, data + at, size - at, refusal);
         if (UNLIKELY(decoded != DECODED_REQUEST)) break;
+        /* Its time runs from when it was first read. */
+        if (UNLIKELY(request->deadline_ns != 0) && at < caller->again_bytes)
+            request->deadline_ns -= shard->now_ns - caller->again_ns;
         at += request->frame_bytes;
         request->store.seq_whole = seq_nearest(highest, request->link_seq);
         highest = max_u64(highest, request->store.seq_whole);
@@ -578,14 +581,33 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
     return decoded;
 }
 
+/* Its deadline has passed. What its session knows is answered all the same: it has been done. */
+static bool is_late(const struct shard *shard, const struct request *request)
+{
+    uint32_t address;
+    if (LIKELY(request->deadline_ns == 0 || shard->now_ns <= request->deadline_ns)) return false;
+    return request->session == NULL ||
+           session_probe(request->session, request->store.seq_whole, &address) == SESSION_NEW;
+}
+
 /* Applies one request, here or over there. False: no room, nothing was done. */
 static ALWAYS_INLINE bool run_one(struct caller *caller, struct request *request, bool foreign)
 {
     struct shard *shard = caller->shard;
     if (UNLIKELY(foreign)) return crossing_try_send(caller, request);
     struct request_context context = {.shard = shard, .caller = caller, .request = request};
-    request_apply(&context);
+    if (UNLIKELY(is_late(shard, request)))
+        request_fail(&context, ERROR_TIMEOUT, "its deadline passed before it was handled", 0, 0);
+    else
+        request_apply(&context);
     return true;
+}
+
+/* These bytes of the caller's were taken. */
+static ALWAYS_INLINE void took(struct caller *caller, size_t bytes)
+{
+    if (UNLIKELY(caller->again_bytes > 0))
+        caller->again_bytes -= min_u64(caller->again_bytes, bytes);
 }
 
 /* Applies the run in order; returns the bytes of what was applied. */
@@ -609,6 +631,7 @@ static size_t run_apply(struct run *run, struct caller *caller)
     }
     caller->requests += i;
     caller->consumed_bytes += bytes;
+    took(caller, bytes);
     shard->work += i;
     count(&shard->counters.requests, i);
     return bytes;
@@ -626,9 +649,17 @@ static bool is_costly(const struct run *run)
     return run->count > 0 && run->requests[run->count - 1].frame_type == FRAME_INFO;
 }
 
-/* What comes next must wait, for room or for the next turn: its receiving pauses. */
-static void run_block(struct caller *caller)
+/*
+ * What comes next must wait, for room or for the next turn: its receiving pauses. The `bytes` that
+ * are left come again. If some of them did before, their time is kept, and that of the others begins
+ * when they come again: rather late than early.
+ */
+static void run_block(struct caller *caller, size_t bytes)
 {
+    if (caller->again_bytes == 0) {
+        caller->again_bytes = bytes;
+        caller->again_ns = caller->shard->now_ns;
+    }
     caller->link.blocked = true;
     caller_mark_waiting(caller);
 }
@@ -643,6 +674,7 @@ int64_t run_from_caller(void *context, uint8_t *data, size_t size)
         size_t plain;
         while ((plain = caller->shard->updates_take(caller, data + at, size - at)) > 0) {
             at += plain;
+            took(caller, plain);
             caller->must_ack = true;
         }
         if (at == size) break;
@@ -654,20 +686,21 @@ int64_t run_from_caller(void *context, uint8_t *data, size_t size)
         caller->must_ack |= applied > 0;
         if (caller->state != CALLER_READY) return -EPIPE;
         if (applied < run_bytes || (UNLIKELY(is_costly(&run)) && at < size)) {
-            run_block(caller);
+            run_block(caller, size - at);
             break;
         }
         if (decoded == DECODED_BROKEN) return run_refuse(caller, &refusal);
         if (decoded == DECODED_PARTIAL) break;
         if (run.count > 0 || at == size) continue;
         if (!caller_has_room(caller, caller->shard->options->outbox_bytes_max)) {
-            run_block(caller);
+            run_block(caller, size - at);
             break;
         }
         int64_t taken = caller_control(caller, data + at, size - at);
         if (taken < 0) return taken;
         if (taken == 0) break;
         at += (size_t)taken;
+        took(caller, (size_t)taken);
     }
     caller_mark_dirty(caller);
     return (int64_t)at;

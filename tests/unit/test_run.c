@@ -831,6 +831,54 @@ static void deadline_and_floor_are_taken(void **unused)
     expect_held(2, "k", "v");
 }
 
+static struct ask with_deadline(struct ask ask, uint32_t ms)
+{
+    ask.extensions = (struct extensions){.present = 1u << EXT_DEADLINE_MS, .deadline_ms = ms};
+    return ask;
+}
+
+/* Requests that wait for room keep their time: it runs from when they were first read. */
+static void what_waited_too_long_is_not_done(void **unused)
+{
+    (void)unused;
+    static char large[20001];
+    const uint32_t gets = 150; /* more than the outbox holds */
+    uint32_t seq = gets + 3;
+    memset(large, 'L', sizeof large - 1);
+    peer_ask(&peer, ask_update(1, "large", large));
+    peer_ask(&peer, ask_update(2, "done", "before"));
+    node_settle(&node);
+    peer_expect_offset(&peer, 1, 1);
+    peer_expect_offset(&peer, 2, 1);
+    fake_io_hold_sends(node.ios[0], peer.conn, true);
+    struct stream stream = {0};
+    for (uint32_t i = 0; i < gets; i++) {
+        struct ask ask = ask_get(3 + i, "large");
+        stream_ask(&stream, &ask);
+    }
+    struct ask asks[] = {with_deadline(ask_update(seq, "k", "late"), 0),
+                         with_deadline(ask_update(2, "done", "before"), 0),
+                         with_deadline(ask_update(seq + 1, "k", "in time"), 60000),
+                         with_deadline(ask_get(seq + 2, "k"), 0), ask_get(seq + 3, "k")};
+    for (size_t i = 0; i < ARRAY_COUNT(asks); i++) stream_ask(&stream, &asks[i]);
+    peer_send_stream(&peer, &stream);
+    for (int i = 0; i < 10; i++) node_turn(&node);
+    assert_true(fake_io_is_paused(node.ios[0], peer.conn));
+    fake_io_hold_sends(node.ios[0], peer.conn, false);
+    node_settle(&node);
+    for (uint32_t i = 0; i < gets; i++) peer_expect_string(&peer, 3 + i, large);
+    peer_expect_failure(&peer, seq, ERROR_TIMEOUT, "deadline");
+    expect_duplicate(2, 1); /* it has been done, so it cannot be late */
+    peer_expect_offset(&peer, seq + 1, 1);
+    peer_expect_failure(&peer, seq + 2, ERROR_TIMEOUT, "deadline");
+    peer_expect_string(&peer, seq + 3, "in time");
+    assert_int_equal(node.shards[0]->callers[0].again_bytes, 0);
+    /* What comes later has all its time. */
+    peer_ask(&peer, with_deadline(ask_update(seq + 4, "k", "w"), 0));
+    node_settle(&node);
+    peer_expect_offset(&peer, seq + 4, 2);
+}
+
 /* -------------------------------------------------------------------------- every cut */
 
 #define CUT_SEQS 30
@@ -1004,6 +1052,7 @@ int main(void)
         TEST(numbers_go_on_over_the_end_of_32_bits),
         TEST(numbers_are_nearest_to_the_highest_on_the_link),
         TEST(deadline_and_floor_are_taken),
+        TEST(what_waited_too_long_is_not_done),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
         cmocka_unit_test(and_into_any_pieces),
     };
