@@ -530,10 +530,18 @@ static bool is_control(const uint8_t *data, size_t size)
     return size >= FRAME_PREFIX_BYTES && data[4] < FRAME_UPDATE && data[4] != FRAME_INFO;
 }
 
-/* What updates.c left: a single update that is not plain, or a run of other requests. */
+/*
+ * What updates.c left: a single update that looks plain, behind which others may be so, or a run of
+ * other requests. Updates that it never takes come in runs, too: those with a timeout of their own,
+ * or that want no reply, or of numbers.
+ */
 static unsigned run_length(const uint8_t *data, size_t size)
 {
-    return size >= FRAME_PREFIX_BYTES && data[4] == FRAME_UPDATE ? 1 : RUN_MAX;
+    if (size < FRAME_PREFIX_BYTES || data[4] != FRAME_UPDATE) return RUN_MAX;
+    uint8_t flags = data[5];
+    bool looks_plain = (flags & (FRAME_WANT | FRAME_EXTENDED)) == WANT_REPLY << FRAME_WANT_SHIFT &&
+                       value_bytes_of[flags & FRAME_VALUE_TYPE] == ANY_BYTES;
+    return looks_plain ? 1 : RUN_MAX;
 }
 
 /* The number with this low half that is nearest to the highest one on the link. */
