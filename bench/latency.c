@@ -71,11 +71,7 @@ static bool ping(struct pinger *pinger, const fero_wopts *wopts)
 static bool ping_many(struct pinger *pinger, uint64_t messages, struct histogram *histogram,
                       uint64_t *wrong)
 {
-    fero_wopts wopts = {.size = sizeof wopts,
-                        .want = FERO_REPLY,
-                        .timeout_ms = REPLY_MS,
-                        .done = on_reply,
-                        .ud = pinger};
+    fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY, .done = on_reply, .ud = pinger};
     for (uint64_t i = 0; i < messages; i++) {
         uint64_t begin_ns = clock_now_ns();
         if (!ping(pinger, &wopts)) return false;

@@ -385,7 +385,6 @@ static fero_wopts wopts_of(const struct sender *sender, enum sender_verb verb, b
     fero_done_fn update = timed ? on_timed : NULL;
     return (fero_wopts){.size = sizeof(fero_wopts),
                         .want = FERO_REPLY,
-                        .timeout_ms = 60000,
                         .done = verb == SENDER_ECHO ? echo : update,
                         .ud = (void *)(uintptr_t)sender};
 }
@@ -571,7 +570,7 @@ static void check_echo(struct sender *sender)
 static void check_updates(struct sender *sender)
 {
     uint64_t state = sender->seed;
-    fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY, .timeout_ms = 60000};
+    fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY};
     wopts.done = on_checked;
     memset(sender->last, 0, sender->keys_count * sizeof *sender->last);
     for (uint64_t i = 0; i < sender->records; i++)

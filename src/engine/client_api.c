@@ -22,13 +22,15 @@ struct message {
     uint16_t slot;
     fero_slice key;
     struct bytes value;
-    struct bytes extensions;
+    struct bytes verb;       /* by name, where the node gave it no number */
+    struct bytes extensions; /* the block that says so */
 };
 
 /* What the caller wants to hear of it. */
 struct wish {
     int32_t want;
     int64_t timeout_ms;
+    uint32_t deadline_ms; /* the node is told: the caller's own timeout, 0: none */
     fero_done_fn done;
     void *ud;
 };
@@ -69,9 +71,11 @@ static COLD int take_wish(struct wish *wish, const fero_wopts *opts)
         return error_set(FERO_E_INVAL, "want is %d, but must be from 0 to 2", own.want);
     if (own.timeout_ms < 0 && own.timeout_ms != FERO_OFF)
         return error_set(FERO_E_INVAL, "timeout_ms is %lld", (long long)own.timeout_ms);
-    *wish = (struct wish){own.want, own.timeout_ms, own.done, own.ud};
+    *wish = (struct wish){own.want, own.timeout_ms, 0, own.done, own.ud};
     if (wish->timeout_ms == FERO_OFF || wish->timeout_ms > TIMEOUT_MS_MAX)
         wish->timeout_ms = TIMEOUT_MS_MAX;
+    else if (own.want == FERO_REPLY)
+        wish->deadline_ms = (uint32_t)own.timeout_ms;
     return 0;
 }
 
@@ -138,15 +142,13 @@ static NO_INLINE int make_room(struct client_cache *cache, struct client_link *l
     return err;
 }
 
-/* An operation for the request. Whoever waits without saying for what waits for the reply. */
-static NO_INLINE int take_op(struct client *client, const fero_wopts *opts, struct wish *wish,
-                             fero_op **op, uint32_t *number)
+/* An operation for the request. */
+static NO_INLINE int take_op(struct client *client, fero_op **op, uint32_t *number)
 {
     *op = ops_take(client->ops);
     if (*op == NULL)
         return error_set(FERO_E_NOMEM, "no memory for an operation, or over %d are not freed",
                          OPS_BLOCK_COUNT * OPS_BLOCKS_MAX);
-    if (opts == NULL) wish->want = FERO_REPLY;
     *number = (*op)->number;
     return 0;
 }
@@ -206,7 +208,8 @@ static ALWAYS_INLINE int read_wish(struct wish *wish, const fero_wopts *opts)
     bool is_plain = opts->size == sizeof *opts && (uint32_t)opts->want <= FERO_REPLY &&
                     (uint64_t)opts->timeout_ms <= TIMEOUT_MS_MAX;
     if (UNLIKELY(!is_plain)) return take_wish(wish, opts);
-    *wish = (struct wish){opts->want, opts->timeout_ms, opts->done, opts->ud};
+    uint32_t deadline_ms = opts->want == FERO_REPLY ? (uint32_t)opts->timeout_ms : 0;
+    *wish = (struct wish){opts->want, opts->timeout_ms, deadline_ms, opts->done, opts->ud};
     return 0;
 }
 
@@ -244,16 +247,14 @@ static ALWAYS_INLINE void encode(uint8_t *to, const struct message *message, uin
         memcpy(to + message->key.len, message->value.data, message->value.size);
 }
 
-static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link *link,
-                                 const struct message *message, const fero_wopts *opts,
-                                 fero_op **op)
+static ALWAYS_INLINE int write_request(struct client_cache *cache, struct client_link *link,
+                                       const struct message *message, struct wish *wish,
+                                       fero_op **op)
 {
     struct client *client = cache->client;
     struct window *window = &client->window;
-    struct wish wish = {0};
     uint32_t op_number = 0;
-    int err = read_wish(&wish, opts);
-    if (UNLIKELY(err < 0)) return err;
+    int err;
     size_t length = sizeof(struct frame_request) + message->extensions.size + message->key.len +
                     message->value.size;
     size_t padded = round_up_8(length);
@@ -261,31 +262,57 @@ static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link 
                     link->run_cache == cache->index &&
                     cache->numbers[link->index] != CLIENT_CACHE_UNKNOWN;
     if (UNLIKELY(!is_ready) && (err = make_room(cache, link, padded)) < 0) return err;
-    if (UNLIKELY(op != NULL) && (err = take_op(client, opts, &wish, op, &op_number)) < 0)
-        return err;
+    if (UNLIKELY(op != NULL) && (err = take_op(client, op, &op_number)) < 0) return err;
 
-    int64_t timeout_ms = wish.timeout_ms > 0 ? wish.timeout_ms : TIMEOUT_MS_DEFAULT;
+    int64_t timeout_ms = wish->timeout_ms > 0 ? wish->timeout_ms : TIMEOUT_MS_DEFAULT;
     /* Two more: the one that has begun, and the one that the division cut off. */
     uint32_t ticks = (uint32_t)((uint64_t)timeout_ms * NS_PER_MS >> CLIENT_TICK_SHIFT) + 2;
     uint64_t seq = window->next;
-    bool waits = LIKELY(wish.want == FERO_REPLY);
+    bool waits = LIKELY(wish->want == FERO_REPLY);
     struct flight *flight =
         window_add(window, flight_tag(waits ? FLIGHT_REPLY : FLIGHT_ACK, link->index), cache->index,
                    op_number, client->now_tick + ticks);
     if (waits) {
-        flight->done = wish.done;
-        flight->ud = wish.ud;
+        flight->done = wish->done;
+        flight->ud = wish->ud;
     } else {
         window_list_push(window, &link->acks, seq);
     }
     if (message->type >= FRAME_VERB_FIRST) flight->flags = FLIGHT_NUMBERED;
-    encode(link->backlog.at, message, (uint32_t)seq, cache->numbers[link->index], wish.want, length,
-           padded);
+    encode(link->backlog.at, message, (uint32_t)seq, cache->numbers[link->index], wish->want,
+           length, padded);
     link->backlog.at += padded;
     link->requests++;
     cache->counts.sent++;
     if (UNLIKELY(client->is_unbatched)) client_send_now(client, link);
     return 0;
+}
+
+/* A request that needs an extension block: a verb's name, the caller's own timeout. */
+static NO_INLINE int write_extended(struct client_cache *cache, struct client_link *link,
+                                    const struct message *message, struct wish *wish, fero_op **op)
+{
+    uint8_t block[EXTENSIONS_BYTES_MAX];
+    struct message extended = *message;
+    struct extensions extensions = {.verb = message->verb, .deadline_ms = wish->deadline_ms};
+    if (message->verb.size > 0) extensions.present |= 1u << EXT_VERB;
+    if (wish->deadline_ms > 0) extensions.present |= 1u << EXT_DEADLINE_MS;
+    extended.extensions = (struct bytes){block, extensions_encode(&extensions, block)};
+    return write_request(cache, link, &extended, wish, op);
+}
+
+static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link *link,
+                                 const struct message *message, const fero_wopts *opts,
+                                 fero_op **op)
+{
+    struct wish wish = {0};
+    int err = read_wish(&wish, opts);
+    if (UNLIKELY(err < 0)) return err;
+    /* Whoever waits without saying for what waits for the reply. */
+    if (UNLIKELY(op != NULL) && opts == NULL) wish.want = FERO_REPLY;
+    if (UNLIKELY(wish.deadline_ms > 0 || message->verb.size > 0))
+        return write_extended(cache, link, message, &wish, op);
+    return write_request(cache, link, message, &wish, op);
 }
 
 /* --------------------------------------------------------------------------------- requests */
@@ -357,18 +384,6 @@ static uint8_t verb_number(struct client_cache *cache, fero_slice name)
     return FRAME_VERB;
 }
 
-static NO_INLINE int request_by_name(struct client_cache *cache, struct client_link *link,
-                                     struct message *message, fero_slice verb,
-                                     const fero_wopts *opts, fero_op **op)
-{
-    uint8_t block[EXTENSIONS_BYTES_MAX];
-    struct extensions extensions = {.present = 1u << EXT_VERB, .verb = {verb.ptr, verb.len}};
-    message->extensions = (struct bytes){block, extensions_encode(&extensions, block)};
-    int err = request(cache, link, message, opts, op);
-    message->extensions = (struct bytes){0}; /* `block` ends with this call */
-    return err;
-}
-
 int fero_send(fero_cache *handle, fero_slice verb, fero_slice key, const fero_val *value,
               const fero_wopts *opts, fero_op **op)
 {
@@ -385,8 +400,7 @@ int fero_send(fero_cache *handle, fero_slice verb, fero_slice key, const fero_va
     if (UNLIKELY(err < 0)) return err;
     struct client_link *link =
         key.len > 0 ? link_of_key(client, key, &message.slot) : any_link(client);
-    if (UNLIKELY(message.type == FRAME_VERB))
-        return request_by_name(cache, link, &message, verb, opts, op);
+    if (UNLIKELY(message.type == FRAME_VERB)) message.verb = (struct bytes){verb.ptr, verb.len};
     return request(cache, link, &message, opts, op);
 }
 

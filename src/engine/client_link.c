@@ -419,6 +419,19 @@ static void count_up_to(struct client_link *link, enum run_mark mark, uint64_t t
     }
 }
 
+/* What is left of the caller's own timeout, where the frame says it: this is its new arrival. */
+static void shorten_deadline(uint8_t *frame, const struct flight *flight, uint32_t now_tick)
+{
+    struct extension first; /* a lower kind is never sent */
+    uint8_t *at = frame + FRAME_REQUEST_BYTES;
+    memcpy(&first, at, sizeof first);
+    if ((first.kind & ~EXT_LAST) != EXT_DEADLINE_MS) return;
+    int32_t ticks = (int32_t)(flight->deadline - now_tick);
+    uint64_t left_ns = (uint64_t)(ticks > 0 ? ticks : 0) << CLIENT_TICK_SHIFT;
+    first.argument = (uint32_t)min_u64(first.argument, left_ns / NS_PER_MS);
+    memcpy(at, &first, sizeof first);
+}
+
 /* A backlog_keep_fn: only requests that still wait are sent again. */
 static bool keep_waiting(void *context, uint8_t *frame)
 {
@@ -438,6 +451,7 @@ static bool keep_waiting(void *context, uint8_t *frame)
         header.cache = cache->numbers[link->index];
         memcpy(frame, &header, sizeof header);
     }
+    if ((header.flags & FRAME_EXTENDED) != 0) shorten_deadline(frame, flight, client->now_tick);
     cache->counts.resent++;
     resend->kept++;
     if (resend->frame <= resend->written)

@@ -37,6 +37,7 @@ struct taken {
     uint32_t line;
     struct frame_request header;
     char key[16];
+    uint32_t deadline_ms; /* 0: none */
 };
 
 /* What the node does by itself; the rest is up to the test. */
@@ -131,9 +132,16 @@ static void take_request(uint32_t line, const uint8_t *frame, size_t padded)
     assert_true(play.taken_count <= TAKEN_MAX);
     *taken = (struct taken){.line = line};
     memcpy(&taken->header, frame, sizeof taken->header);
-    if ((taken->header.flags & FRAME_EXTENDED) == 0)
-        memcpy(taken->key, frame + sizeof taken->header,
-               min_u64(taken->header.key_len, sizeof taken->key - 1));
+    frame += sizeof taken->header;
+    if ((taken->header.flags & FRAME_EXTENDED) != 0) {
+        struct extensions extensions;
+        int64_t bytes = extensions_decode(&extensions, frame, padded - sizeof taken->header);
+        assert_true(bytes > 0);
+        frame += bytes;
+        if ((extensions.present & 1u << EXT_DEADLINE_MS) != 0)
+            taken->deadline_ms = extensions.deadline_ms;
+    }
+    memcpy(taken->key, frame, min_u64(taken->header.key_len, sizeof taken->key - 1));
     struct line *from = &play.lines[line];
     from->requests++;
     from->consumed_bytes += padded;
@@ -272,6 +280,10 @@ static void done(const fero_result *result, void *ud)
 static const fero_wopts wants_reply = {
     .size = sizeof(fero_wopts), .want = FERO_REPLY, .timeout_ms = 1000, .done = done, .ud = &got};
 
+/* The same, but for as long as it takes by default. */
+static const fero_wopts wants_plain = {
+    .size = sizeof(fero_wopts), .want = FERO_REPLY, .done = done, .ud = &got};
+
 static int update(const char *key, const fero_wopts *opts)
 {
     const fero_val value = {.type = FERO_T_STRING, .s = {"v", 1}};
@@ -307,13 +319,13 @@ static void hello_and_requests_have_the_documented_bytes(void **unused)
     assert_int_equal(play.lines[0].hello.role, ROLE_CLIENT);
     assert_int_equal(play.lines[0].hello.seq_first, 1);
     assert_int_equal(play.lines[0].hello.floor, 1);
-    assert_int_equal(update("28", &wants_reply), 0);
-    assert_int_equal(fero_get(play.cache, fero_str("28.email"), &wants_reply, NULL), 0);
+    assert_int_equal(update("28", &wants_plain), 0);
+    assert_int_equal(fero_get(play.cache, fero_str("28.email"), &wants_plain, NULL), 0);
     assert_int_equal(fero_remove(play.cache, fero_str("28"), NULL, NULL), 0);
     assert_int_equal(
-        fero_send(play.cache, fero_str("pop"), fero_str("28"), NULL, &wants_reply, NULL), 0);
+        fero_send(play.cache, fero_str("pop"), fero_str("28"), NULL, &wants_plain, NULL), 0);
     assert_int_equal(
-        fero_send(play.cache, fero_str("other"), fero_str(""), NULL, &wants_reply, NULL), 0);
+        fero_send(play.cache, fero_str("other"), fero_str(""), NULL, &wants_plain, NULL), 0);
     run_until(4);
     static const struct {
         uint8_t type;
@@ -458,7 +470,7 @@ static void a_full_byte_window_waits_for_acks(void **unused)
     connect_with((fero_runtime_opts){0}, 1);
     uint32_t sent = 0;
     for (int i = 0; i < 50; i++) {
-        while (sent < 100 && update("k", &wants_reply) == 0) sent++;
+        while (sent < 100 && update("k", &wants_plain) == 0) sent++;
         client_run(play.client, 1);
     }
     assert_int_equal(sent, 10); /* all answered, none acknowledged */
@@ -466,7 +478,7 @@ static void a_full_byte_window_waits_for_acks(void **unused)
     play.acks = true;
     say_ack(0);
     for (int i = 0; i < 50; i++) {
-        while (sent < 100 && update("k", &wants_reply) == 0) sent++;
+        while (sent < 100 && update("k", &wants_plain) == 0) sent++;
         client_run(play.client, 1);
     }
     assert_int_equal(got.count, 100);
@@ -603,6 +615,52 @@ static void who_waits_too_long_hears_unknown(void **unused)
     run_until(2);
     assert_int_equal(got.results[1].outcome, FERO_OUTCOME_OK);
     assert_int_equal(play.lines_count, 1);
+}
+
+/* The node hears how long the caller will wait, if the caller has said so. */
+static void a_timeout_of_ones_own_travels_with_the_request(void **unused)
+{
+    (void)unused;
+    static const struct {
+        int32_t want;
+        int64_t timeout_ms;
+        uint32_t deadline_ms; /* 0: none */
+    } cases[] = {{FERO_REPLY, 0, 0},          {FERO_REPLY, FERO_OFF, 0},
+                 {FERO_REPLY, 250, 250},      {FERO_REPLY, 1000000000, 1000000000},
+                 {FERO_REPLY, 1000000001, 0}, {FERO_ACK, 250, 0},
+                 {FERO_NOTHING, 250, 0}};
+    for (unsigned i = 0; i < ARRAY_COUNT(cases); i++) {
+        fero_wopts wopts = {
+            .size = sizeof wopts, .want = cases[i].want, .timeout_ms = cases[i].timeout_ms};
+        assert_int_equal(update("key", &wopts), 0);
+        client_run(play.client, 0);
+        client_run(play.client, 0);
+        assert_int_equal(play.taken_count, i + 1);
+        assert_int_equal(play.taken[i].deadline_ms, cases[i].deadline_ms);
+        assert_string_equal(play.taken[i].key, "key");
+    }
+    /* Beside a verb's name, too. */
+    assert_int_equal(
+        fero_send(play.cache, fero_str("other"), fero_str("k"), NULL, &wants_reply, NULL), 0);
+    run_until(1);
+    assert_int_equal(play.taken[ARRAY_COUNT(cases)].header.type, FRAME_VERB);
+    assert_int_equal(play.taken[ARRAY_COUNT(cases)].deadline_ms, 1000);
+}
+
+static void what_is_sent_again_has_the_time_that_is_left(void **unused)
+{
+    (void)unused;
+    play.answers = false;
+    assert_int_equal(update("k", &wants_reply), 0);
+    client_run(play.client, 0);
+    fake_io_advance_ns(play.fake, 400 * NS_PER_MS);
+    fake_io_hang_up(play.fake, play.lines[0].conn, -ECONNRESET);
+    play.answers = true;
+    run_until(1);
+    assert_int_equal(got.results[0].outcome, FERO_OUTCOME_OK);
+    assert_int_equal(play.taken_count, 2);
+    assert_int_equal(play.taken[0].deadline_ms, 1000);
+    assert_in_range(play.taken[1].deadline_ms, 1, 603);
 }
 
 static void deadlines_differ(void **unused)
@@ -1055,6 +1113,8 @@ int main(void)
         TEST_OWN(who_polls_is_not_woken_for_what_is_refused),
         TEST(a_descriptor_that_cannot_be_had_is_an_error),
         TEST(who_waits_too_long_hears_unknown),
+        TEST(a_timeout_of_ones_own_travels_with_the_request),
+        TEST(what_is_sent_again_has_the_time_that_is_left),
         TEST(deadlines_differ),
         TEST(what_had_no_answer_is_sent_again_with_its_number),
         TEST(a_duplicates_answer_is_an_answer),

@@ -184,7 +184,7 @@ static void send_updates(fero *runtime, fero_cache *cache, struct rng *rng, uint
 {
     static const uint8_t bytes[VALUE_BYTES_COUNT];
     const fero_val value = {.type = FERO_T_BYTES, .s = {bytes, sizeof bytes}};
-    const fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY, .timeout_ms = 60000};
+    const fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY};
     fero_counts counts;
     for (uint64_t sent = 0; sent < count;) {
         uint64_t key = rng_below(rng, KEYS);
