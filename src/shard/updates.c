@@ -443,6 +443,15 @@ static ALWAYS_INLINE void write_record(uint8_t *to, const struct applying *apply
     store_u64(tail, load_u64(tail) & shape->tail_mask);
 }
 
+/* Whether slot and offset are such that the change can be appended here. */
+static ALWAYS_INLINE bool is_plain_change(const uint8_t *frame, const struct change *old)
+{
+    uint16_t given_slot = load_u16(frame + 10);
+    if (UNLIKELY(given_slot != old->slot) && UNLIKELY(given_slot != FRAME_SLOT_ANY)) return false;
+    /* A larger offset has a longer reply. */
+    return LIKELY(old->offset_and_floor < UINT32_MAX);
+}
+
 /*
  * Appends the change where the cursor is: there is room in the log. False: it must go the general
  * way; nothing was done.
@@ -454,11 +463,8 @@ static ALWAYS_INLINE bool append(const struct applying *applying, const struct u
     uint64_t old_address = (uint64_t)((const uint8_t *)old - applying->arena);
     uint64_t address = (uint64_t)(cursor->at - applying->arena);
     uint32_t slot = old->slot;
-    uint16_t given_slot = load_u16(update->frame + 10);
     uint64_t offset = old->offset_and_floor + 1;
-    if (UNLIKELY(given_slot != slot) && UNLIKELY(given_slot != FRAME_SLOT_ANY)) return false;
-    /* A larger offset has a longer reply. */
-    if (UNLIKELY(offset > UINT32_MAX)) return false;
+    if (UNLIKELY(!is_plain_change(update->frame, old))) return false;
     write_record(cursor->at, applying, update, shape, offset, ++cursor->hlc);
     write_reply(cursor->reply, update->seq, offset);
     remember(applying, update->seq, address);
@@ -500,6 +506,8 @@ static NO_INLINE bool apply_frame(const struct applying *applying, const struct 
         entry = table_find(&applying->store->table, plain->hash, is_wanted, &wanted);
         if (entry == NULL) return apply_new(applying, plain, seq, cursor);
     }
+    /* Before there is room: it may need a new batch, which must not stay empty. */
+    if (!is_plain_change(frame, newest(applying, entry))) return false;
     if ((size_t)(cursor->end - cursor->at) < record_bytes(&shape) &&
         !cursor_make_room(cursor, applying->store, record_bytes(&shape)))
         return false;

@@ -501,6 +501,29 @@ static void a_key_lives_from_its_update_to_its_removal(void **unused)
     assert_int_equal(node.shards[0]->counters.keys, 1);
 }
 
+/* What fails in one cache must not leave a batch open that another one's update then seals. */
+static void a_failure_in_one_cache_is_none_in_another(void **unused)
+{
+    (void)unused;
+    char value[201];
+    memset(value, 'v', 200);
+    value[200] = 0;
+    struct ask ask = ask_update(1, "key", value);
+    peer_ask(&peer, ask);
+    node_settle(&node);
+    peer_expect_offset(&peer, 1, 1);
+    ask.seq = 2;
+    ask.slot = slot_of_key("key", 3) ^ 1;
+    peer_ask(&peer, ask);
+    ask.seq = 3;
+    ask.slot = FRAME_SLOT_ANY;
+    ask.cache = 1;
+    peer_ask(&peer, ask);
+    node_settle(&node);
+    peer_expect_failure(&peer, 2, ERROR_INVALID, "is not the key's");
+    peer_expect_offset(&peer, 3, 1);
+}
+
 static void caches_do_not_see_each_others_keys(void **unused)
 {
     (void)unused;
@@ -1037,6 +1060,7 @@ int main(void)
         TEST(every_type_of_value_comes_back_as_it_was),
         TEST(a_key_lives_from_its_update_to_its_removal),
         TEST(caches_do_not_see_each_others_keys),
+        TEST(a_failure_in_one_cache_is_none_in_another),
         TEST(a_verb_answers_by_number_and_by_name),
         TEST(a_verb_that_does_not_answer_is_answered_for),
         TEST(a_verb_that_wants_nothing_is_called_all_the_same),
