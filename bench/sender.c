@@ -50,13 +50,18 @@
 #define PATTERN 0x5a
 #define PROGRESS_MS 50
 #define WARMUP_MAX 4000000
+/* Between two looks at a server's memory while warming up: many times the step it grows by. */
+#define SETTLE_CHUNK_BYTES (64 * MIB)
+#define SETTLE_NS (10 * NS_PER_S)
+/* For few records nobody waits until a server has settled. */
+#define SETTLE_RECORDS_FACTOR 10
 /* As the limit's: more would not be faster, and fall out of the caches. */
 #define WINDOW_BYTES (1 * MIB)
 #define WINDOW_BYTES_MIN (64 * KIB)
 
 const char *const sender_verb_names[] = {"echo", "update", NULL};
 
-enum sender_task { TASK_CONNECT, TASK_WARM, TASK_ASK, TASK_RUN, TASK_CHECK, TASK_END };
+enum sender_task { TASK_CONNECT, TASK_WARM, TASK_SETTLE, TASK_ASK, TASK_RUN, TASK_CHECK, TASK_END };
 
 struct sender;
 
@@ -111,6 +116,7 @@ struct sender {
     uint64_t sum_mixed;
     uint64_t server_cpu_ns;
     uint64_t server_spin_ns;
+    uint64_t server_memory_bytes;
     uint64_t progress __attribute__((aligned(CACHE_PAIR))); /* replies; the main thread reads it */
 };
 
@@ -549,6 +555,21 @@ static void warm_up(struct sender *sender)
     run_course(sender, &course);
 }
 
+/* Messages of all clients between two looks at the servers' memory. */
+static uint64_t chunk_of(const struct sender_options *options)
+{
+    return min_u64(SETTLE_CHUNK_BYTES / options->message_bytes, options->records);
+}
+
+/* More of what a run does. */
+static void run_chunk(struct sender *sender)
+{
+    const struct sender_options *options = &sender->all->options;
+    struct course course = {.count = chunk_of(options) / options->clients};
+    sender->seed = mix(sender->seed);
+    run_course(sender, &course);
+}
+
 static void run_timed(struct sender *sender)
 {
     const struct sender_options *options = &sender->all->options;
@@ -608,10 +629,11 @@ static void check_updates(struct sender *sender)
         if (!wait_for_ends(sender, asked)) return;
 }
 
-/* Asks each node how much CPU time its shards have used. The first client's task. */
+/* Asks each node how much CPU time and memory its shards have used. The first client's task. */
 static void ask_servers(struct sender *sender)
 {
     sender->server_cpu_ns = sender->server_spin_ns = 0;
+    sender->server_memory_bytes = 0;
     /* The first socket of each node will do. */
     for (uint32_t i = 0; i < sender->all->options.nodes->count; i++) {
         fero_op *op = NULL;
@@ -622,6 +644,8 @@ static void ask_servers(struct sender *sender)
         if (err == 0 && result.outcome == FERO_OUTCOME_OK) {
             sender->server_cpu_ns += json_sum(result.value.s.ptr, result.value.s.len, "cpu_ns");
             sender->server_spin_ns += json_sum(result.value.s.ptr, result.value.s.len, "spin_ns");
+            sender->server_memory_bytes +=
+                json_sum(result.value.s.ptr, result.value.s.len, "memory_bytes");
         }
         if (op != NULL) fero_op_free(op);
     }
@@ -636,6 +660,7 @@ static void do_task(struct sender *sender)
     switch (sender->all->task) {
     case TASK_CONNECT: connect_targets(sender); return;
     case TASK_WARM: warm_up(sender); return;
+    case TASK_SETTLE: run_chunk(sender); return;
     case TASK_ASK:
         if (sender->index == 0) ask_servers(sender);
         return;
@@ -770,6 +795,28 @@ static bool start_threads(struct senders *senders)
     return true;
 }
 
+/*
+ * First touches of memory cost more than the work, so a server that stores is kept busy until its
+ * memory grows no more. False: a client has failed.
+ */
+static bool settle(struct senders *senders)
+{
+    const struct sender_options *options = &senders->options;
+    uint64_t begin_ns = clock_now_ns();
+    uint64_t left = SETTLE_RECORDS_FACTOR * options->records;
+    const uint64_t *memory_bytes = &senders->list[0].server_memory_bytes;
+    uint64_t before_bytes;
+    if (options->verb != SENDER_UPDATE || options->warmup > 0) return true;
+    progress_say("warming up");
+    if (!everyone(senders, TASK_ASK)) return false;
+    do {
+        before_bytes = *memory_bytes;
+        left -= min_u64(left, chunk_of(options));
+        if (!everyone(senders, TASK_SETTLE) || !everyone(senders, TASK_ASK)) return false;
+    } while (*memory_bytes > before_bytes && left > 0 && clock_now_ns() - begin_ns < SETTLE_NS);
+    return true;
+}
+
 struct senders *senders_start(const struct sender_options *options, double *connected_ms)
 {
     ASSERT(options->clients > 0);
@@ -794,7 +841,7 @@ struct senders *senders_start(const struct sender_options *options, double *conn
     uint64_t begin_ns = clock_now_ns();
     good = everyone(senders, TASK_CONNECT);
     *connected_ms = (double)(clock_now_ns() - begin_ns) / (double)NS_PER_MS;
-    if (good && everyone(senders, TASK_WARM)) return senders;
+    if (good && everyone(senders, TASK_WARM) && settle(senders)) return senders;
     senders_stop(senders);
     return NULL;
 }
