@@ -36,24 +36,32 @@
 #include "bench/progress.h"
 #include "cli/json.h"
 #include "engine/client.h"
+#include "wire/frame.h"
 
 #define CONNECT_MS 10000
 /* Without any reply for so long, a run has failed. */
 #define STALLED_NS (10 * NS_PER_S)
-/* The client's library does its work once in so many messages: enough for large sends, and the
-   server does not wait for the first of them. */
-#define BURST 128
+/* The client's library does its work once in a burst: so many bytes make a large send. */
+#define BURST_BYTES (128 * KIB)
+#define BURST_MESSAGES_MIN 16
+#define BURST_MESSAGES_MAX 1024
 /* More than a session's window, so that a slot is free when its turn comes again. */
 #define SLOTS 65536
 #define PATTERN 0x5a
 #define PROGRESS_MS 50
 #define WARMUP_MAX 4000000
-#define WINDOW_BYTES (4 * MIB)
+/* Between two looks at a server's memory while warming up: many times the step it grows by. */
+#define SETTLE_CHUNK_BYTES (64 * MIB)
+#define SETTLE_NS (10 * NS_PER_S)
+/* For few records nobody waits until a server has settled. */
+#define SETTLE_RECORDS_FACTOR 10
+/* As the limit's: more would not be faster, and fall out of the caches. */
+#define WINDOW_BYTES (1 * MIB)
 #define WINDOW_BYTES_MIN (64 * KIB)
 
 const char *const sender_verb_names[] = {"echo", "update", NULL};
 
-enum sender_task { TASK_CONNECT, TASK_WARM, TASK_ASK, TASK_RUN, TASK_CHECK, TASK_END };
+enum sender_task { TASK_CONNECT, TASK_WARM, TASK_SETTLE, TASK_ASK, TASK_RUN, TASK_CHECK, TASK_END };
 
 struct sender;
 
@@ -83,6 +91,7 @@ struct sender {
     uint64_t keys_first; /* of this client's range */
     uint64_t keys_count;
     uint64_t number_next; /* of the next record, over all runs */
+    uint64_t burst;       /* messages between two calls of fero_run */
     uint32_t value_bytes;
     uint64_t number_mask; /* the bits of a number that fit into a value */
     uint8_t *value;
@@ -107,6 +116,7 @@ struct sender {
     uint64_t sum_mixed;
     uint64_t server_cpu_ns;
     uint64_t server_spin_ns;
+    uint64_t server_memory_bytes;
     uint64_t progress __attribute__((aligned(CACHE_PAIR))); /* replies; the main thread reads it */
 };
 
@@ -361,7 +371,7 @@ static inline uint64_t draw_index(const struct sender *sender, uint64_t *state, 
     uint64_t targets = sender->targets_count;
     uint64_t index = draw(state, sender->keys_count);
     if (targets == 1) return index;
-    uint64_t moved = index - index % targets + i / BURST % targets;
+    uint64_t moved = index - index % targets + i / sender->burst % targets;
     return moved < sender->keys_count ? moved : index;
 }
 
@@ -394,8 +404,9 @@ static inline bool pump_burst(struct sender *sender, const struct course *course
                               int err)
 {
     if (err == FERO_E_AGAIN) return pump(sender, 100);
+    ASSERT(sender->burst > 0);
     if (sender->targets_count == 1 || course->in_order) return pump(sender, 0);
-    return pump_target(sender, i / BURST % sender->targets_count, 0) >= 0;
+    return pump_target(sender, i / sender->burst % sender->targets_count, 0) >= 0;
 }
 
 /* As fast as the window allows. `verb` is a constant to the compiler in each of its two copies. */
@@ -410,7 +421,7 @@ static ALWAYS_INLINE bool send_closed(struct sender *sender, enum sender_verb ve
     uint64_t i = 0;
     while (i < course->count) {
         int err = 0;
-        uint64_t burst_end = min_u64(i + BURST, course->count);
+        uint64_t burst_end = min_u64(i + sender->burst, course->count);
         while (i < burst_end) {
             const fero_wopts *wopts = &plain;
             value_number(sender, sender->first + i);
@@ -452,7 +463,7 @@ static bool send_open(struct sender *sender, enum sender_verb verb, const struct
         uint64_t due =
             min_u64((uint64_t)((double)elapsed_ns / course->period_ns) + 1, course->count);
         int err = 0;
-        due = min_u64(due, i + BURST);
+        due = min_u64(due, i + sender->burst);
         while (i < due && err == 0) {
             struct slot *slot = take_slot(sender, i);
             if (slot == NULL) return false;
@@ -499,6 +510,12 @@ static void run_course(struct sender *sender, const struct course *course)
 
 /* -------------------------------------------------------------------------------------- tasks */
 
+/* Of one socket: all of a client's together have about the window of one. */
+static uint64_t window_bytes_of(const struct sender_options *options)
+{
+    return max_u64(WINDOW_BYTES / options->sockets, WINDOW_BYTES_MIN);
+}
+
 static void connect_targets(struct sender *sender)
 {
     const struct sender_options *options = &sender->all->options;
@@ -510,11 +527,8 @@ static void connect_targets(struct sender *sender)
         fero_runtime_opts runtime_opts = {.size = sizeof runtime_opts,
                                           .client = 1,
                                           .seeds = seeds,
+                                          .window_bytes = (int64_t)window_bytes_of(options),
                                           .idle = idle[options->waiting]};
-        /* All sockets together have about the window that one has. */
-        if (options->sockets > 1)
-            runtime_opts.window_bytes =
-                (int64_t)max_u64(WINDOW_BYTES / options->sockets, WINDOW_BYTES_MIN);
         if (fero_start(&runtime_opts, &target->runtime) < 0) {
             complain_of(sender, "cannot start");
             return;
@@ -538,6 +552,21 @@ static void warm_up(struct sender *sender)
     if (own == 0 && options->verb == SENDER_ECHO)
         course.count = max_u64(min_u64(sender->records / 10, 500000), 10000);
     sender->seed = mix(options->seed);
+    run_course(sender, &course);
+}
+
+/* Messages of all clients between two looks at the servers' memory. */
+static uint64_t chunk_of(const struct sender_options *options)
+{
+    return min_u64(SETTLE_CHUNK_BYTES / options->message_bytes, options->records);
+}
+
+/* More of what a run does. */
+static void run_chunk(struct sender *sender)
+{
+    const struct sender_options *options = &sender->all->options;
+    struct course course = {.count = chunk_of(options) / options->clients};
+    sender->seed = mix(sender->seed);
     run_course(sender, &course);
 }
 
@@ -594,16 +623,17 @@ static void check_updates(struct sender *sender)
             return;
         }
         asked++;
-        if (asked % BURST == 0 && !pump(sender, 0)) return;
+        if (asked % sender->burst == 0 && !pump(sender, 0)) return;
     }
     while (sender->keys_checked < asked)
         if (!wait_for_ends(sender, asked)) return;
 }
 
-/* Asks each node how much CPU time its shards have used. The first client's task. */
+/* Asks each node how much CPU time and memory its shards have used. The first client's task. */
 static void ask_servers(struct sender *sender)
 {
     sender->server_cpu_ns = sender->server_spin_ns = 0;
+    sender->server_memory_bytes = 0;
     /* The first socket of each node will do. */
     for (uint32_t i = 0; i < sender->all->options.nodes->count; i++) {
         fero_op *op = NULL;
@@ -614,6 +644,8 @@ static void ask_servers(struct sender *sender)
         if (err == 0 && result.outcome == FERO_OUTCOME_OK) {
             sender->server_cpu_ns += json_sum(result.value.s.ptr, result.value.s.len, "cpu_ns");
             sender->server_spin_ns += json_sum(result.value.s.ptr, result.value.s.len, "spin_ns");
+            sender->server_memory_bytes +=
+                json_sum(result.value.s.ptr, result.value.s.len, "memory_bytes");
         }
         if (op != NULL) fero_op_free(op);
     }
@@ -628,6 +660,7 @@ static void do_task(struct sender *sender)
     switch (sender->all->task) {
     case TASK_CONNECT: connect_targets(sender); return;
     case TASK_WARM: warm_up(sender); return;
+    case TASK_SETTLE: run_chunk(sender); return;
     case TASK_ASK:
         if (sender->index == 0) ask_servers(sender);
         return;
@@ -694,6 +727,14 @@ static bool everyone(struct senders *senders, enum sender_task task)
     return good;
 }
 
+/* Messages that fill BURST_BYTES, but no more than half of what may be in flight. */
+static uint64_t burst_of(const struct sender_options *options)
+{
+    uint64_t bytes = min_u64(BURST_BYTES, window_bytes_of(options) / 2);
+    uint64_t messages = bytes / (options->message_bytes + sizeof(struct frame_request));
+    return min_u64(max_u64(messages, BURST_MESSAGES_MIN), BURST_MESSAGES_MAX);
+}
+
 static bool sender_init(struct sender *sender, struct senders *all, uint32_t index)
 {
     const struct sender_options *options = &all->options;
@@ -704,7 +745,8 @@ static bool sender_init(struct sender *sender, struct senders *all, uint32_t ind
                               .records = options->records / clients +
                                          (index < options->records % clients ? 1 : 0),
                               .keys_first = options->seed * 0x9e3779b97f4a7c15u + index * keys,
-                              .keys_count = keys};
+                              .keys_count = keys,
+                              .burst = burst_of(options)};
     bool update = options->verb == SENDER_UPDATE;
     sender->value_bytes = options->message_bytes - (update ? SENDER_KEY_BYTES : 0);
     sender->number_mask =
@@ -753,6 +795,28 @@ static bool start_threads(struct senders *senders)
     return true;
 }
 
+/*
+ * First touches of memory cost more than the work, so a server that stores is kept busy until its
+ * memory grows no more. False: a client has failed.
+ */
+static bool settle(struct senders *senders)
+{
+    const struct sender_options *options = &senders->options;
+    uint64_t begin_ns = clock_now_ns();
+    uint64_t left = SETTLE_RECORDS_FACTOR * options->records;
+    const uint64_t *memory_bytes = &senders->list[0].server_memory_bytes;
+    uint64_t before_bytes;
+    if (options->verb != SENDER_UPDATE || options->warmup > 0) return true;
+    progress_say("warming up");
+    if (!everyone(senders, TASK_ASK)) return false;
+    do {
+        before_bytes = *memory_bytes;
+        left -= min_u64(left, chunk_of(options));
+        if (!everyone(senders, TASK_SETTLE) || !everyone(senders, TASK_ASK)) return false;
+    } while (*memory_bytes > before_bytes && left > 0 && clock_now_ns() - begin_ns < SETTLE_NS);
+    return true;
+}
+
 struct senders *senders_start(const struct sender_options *options, double *connected_ms)
 {
     ASSERT(options->clients > 0);
@@ -777,7 +841,7 @@ struct senders *senders_start(const struct sender_options *options, double *conn
     uint64_t begin_ns = clock_now_ns();
     good = everyone(senders, TASK_CONNECT);
     *connected_ms = (double)(clock_now_ns() - begin_ns) / (double)NS_PER_MS;
-    if (good && everyone(senders, TASK_WARM)) return senders;
+    if (good && everyone(senders, TASK_WARM) && settle(senders)) return senders;
     senders_stop(senders);
     return NULL;
 }

@@ -34,7 +34,7 @@ struct sender_options {
     uint32_t message_bytes; /* key and value */
     uint64_t records;       /* of all clients together */
     uint64_t keys;          /* likewise; each has a range of its own */
-    uint64_t warmup;        /* likewise; 0: every key once, for echo a tenth of the records */
+    uint64_t warmup;        /* likewise; 0: every key once, then until servers settle */
     double rate_per_s;      /* of all clients together; 0: closed loop, as fast as replies allow */
     enum nodes_waiting waiting;
     uint64_t seed;

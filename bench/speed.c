@@ -235,7 +235,7 @@ static const struct option_spec speed_specs[] = {
     {.name = "runs", .kind = OPTION_NUMBER, FIELD(runs), .shows = "N", .low = 1,
      .high = SPEED_RUNS_MAX, .help = "runs of each permutation; medians are printed (1)"},
     {.name = "warmup", .kind = OPTION_SIZE, FIELD(warmup), .shows = "N", .low = 1,
-     .high = 4000000000, .help = "messages before the first run (every key once)"},
+     .high = 4000000000, .help = "messages before the first run (until servers' memory grows no more)"},
     {.name = "svg", .kind = OPTION_TEXT, FIELD(svg), .shows = "FILE", .help = "draw a chart"},
     OPTIONS_COMMON_SPECS(struct speed_options, common),
 };
@@ -247,7 +247,9 @@ static const struct command command_speed = {
     .summary = "how many records a second, sent (tacks), queued (yacks) and replied to (sacks)",
     .details =
         "Lists are comma lists; every permutation is run. Uses the node at --seeds, or the one on\n"
-        "the default port if it runs; with -c, or without a node, it starts servers of its own.",
+        "the default port if it runs; with -c, or without a node, it starts servers of its own.\n"
+        "Before the first run every key is written once, then more of the same until the servers'\n"
+        "memory grows no more, at most for 10 seconds or ten runs: first touches cost extra.",
     .options = speed_specs,
     .options_count = ARRAY_COUNT(speed_specs),
     .examples = {"fero bench speed -m 10,100,1000",

@@ -62,6 +62,17 @@ check "all of it is verified" has_text '"verified":true'
 start_node bench demo --shards 2
 run "$FERO" bench speed -r 20000 --keys 5000 --seeds "$NODE"
 check "a running node" has_line 'verified: 20000 replies'
+# Every key, then chunks that are as large as the run, while memory grows: at least one of them.
+updates()
+{
+    "$FERO" info --seeds "$NODE" | grep -o '"updates":[0-9]*' | awk -F: '{ sum += $2 } END { print sum }'
+}
+warmed_up() { [ "$warm" -ge 20000 ] && [ "$warm" -le 200000 ] && [ $((warm % 20000)) -eq 0 ]; }
+warm=$(($(updates) - 5000 - 20000))
+check "a warm-up goes on until memory grows no more" warmed_up
+before=$(updates)
+run "$FERO" bench speed -r 20000 --keys 5000 --warmup 300 --seeds "$NODE"
+check "a warm-up of so many messages" [ $(($(updates) - before)) -eq 20300 ]
 run "$FERO" bench speed -r 20000 --name nosuch --seeds "$NODE"
 check "a cache that is not there" [ "$STATUS" -eq 3 ]
 
