@@ -15,7 +15,7 @@
  *
  * Every survivor is a copy and a miss in the table, so what counts is how few there are for each
  * byte that is won. Nothing happens while the superseded changes outside the history are fewer than
- * a bound (`garbage_bytes_max`, or GARBAGE_SHARE of what is live). Then a sweep goes on where the
+ * a bound (`garbage_bytes_max`, or GARBAGE_SHARE_EIGHTHS of what is live). Then a sweep goes on where the
  * last one stopped, round and round from the oldest segment to the history, and stops as soon as an
  * eighth of the bound is won: whatever is left gets emptier by waiting. The longer ago a segment
  * was swept, the fewer of its records still live, so that this order is that of the gain, like the
@@ -449,10 +449,11 @@ static uint64_t gain_in_reach(const struct compaction *compaction, const struct 
 }
 
 /*
- * Whether appends were refused since it was last asked: then a sweep is to begin. First the garbage is counted again, since it may have grown without a new
- * segment. If they still are after the sweep, the history is in the way: what superseded the dead
- * is in it. A node that takes nothing any more is worse than one with a short memory, so the
- * history goes, and the active segment with it where that wins more than its end leaves empty.
+ * Whether appends were refused since it was last asked: then a sweep is to begin, and the garbage is
+ * counted again, since it may have grown without a new segment. If they still are after the sweep,
+ * the history is in the way: what superseded the dead is in it. A node that takes nothing any more
+ * is worse than one with a short memory, so the history goes, and the active segment with it where
+ * that wins more than its end leaves empty.
  */
 static bool hunt(struct compaction *compaction, struct store *store)
 {

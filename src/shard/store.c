@@ -233,12 +233,6 @@ uint64_t store_keys_count(const struct store *store)
     return store->table.count - store->tombstones;
 }
 
-size_t store_bytes(const struct store *store)
-{
-    return table_bytes(&store->table) + (size_t)log_bytes(&store->log) +
-           SEGMENT_SLOTS * sizeof *store->slots;
-}
-
 struct check {
     const struct store *store;
     uint64_t live_bytes;

@@ -128,6 +128,5 @@ uint64_t store_truncate_floor(const struct store *store, uint16_t slot);
 size_t store_compact(struct store *store, size_t bytes_max);
 
 uint64_t store_keys_count(const struct store *store);
-size_t store_bytes(const struct store *store);
 /* Aborts where a stated invariant does not hold. O(n). */
 void store_check(struct store *store);
