@@ -10,7 +10,9 @@
  * of the 27 in the entry: a split reads no records.
  *
  * Overflow: in the buckets that wait for their split an eighth entry goes to an overflow bucket,
- * whose number takes the place of the seventh entry.
+ * whose number takes the place of the seventh entry. Its bits are those of an entry's hash, so that
+ * whoever kept a pointer to the seventh entry reads address 0, where no record ever is, and not a
+ * number that bytes of some value might be made to fit.
  *
  * Rejected: ck_ht and ck_hs (known bugs in Debian's 0.7.1, and made for several readers); doubling
  * into a second table (twice the memory while it lasts, two probes a look-up).
@@ -27,6 +29,7 @@
 /* Entries a bucket on average before a split: 3 of 7, in units of a quarter. */
 #define LOAD_QUARTERS 12
 #define LINK_AT (BUCKET_ENTRIES - 1)
+#define LINK_MAX (((uint64_t)1 << (64 - ENTRY_ADDRESS_BITS)) - 1)
 
 static uint64_t buckets_count(const struct table *table)
 {
@@ -45,7 +48,7 @@ int table_init(struct table *table, uint64_t entries_max)
                             .mask = ((uint64_t)1 << LEVEL_FIRST) - 1,
                             .overflow_fresh = 1,
                             .buckets_max = buckets,
-                            .overflow_max = (uint32_t)min_u64(buckets / 2 + 64, UINT32_MAX)};
+                            .overflow_max = (uint32_t)min_u64(buckets / 2 + 64, LINK_MAX)};
     table->buckets = memory_reserve(buckets * sizeof(struct bucket), 1);
     table->overflow = memory_reserve(table->overflow_max * sizeof(struct bucket), 0);
     if (table->buckets == NULL || table->overflow == NULL) {
@@ -68,9 +71,24 @@ size_t table_bytes(const struct table *table)
     return (buckets_count(table) + table->overflow_fresh) * sizeof(struct bucket);
 }
 
+static uint32_t link_of(const struct bucket *bucket)
+{
+    return (uint32_t)(bucket->entries[LINK_AT] >> ENTRY_ADDRESS_BITS);
+}
+
+static void link_set(struct bucket *bucket, uint32_t number)
+{
+    bucket->entries[LINK_AT] = (uint64_t)number << ENTRY_ADDRESS_BITS;
+}
+
 static struct bucket *bucket_next(const struct table *table, const struct bucket *bucket)
 {
-    return bucket->overflows ? &table->overflow[bucket->entries[LINK_AT]] : NULL;
+    return bucket->overflows ? &table->overflow[link_of(bucket)] : NULL;
+}
+
+void table_prefetch_overflow(const struct table *table, const struct bucket *bucket)
+{
+    if (bucket->overflows) __builtin_prefetch(bucket_next(table, bucket), 1);
 }
 
 uint64_t *table_probe_all(const struct table *table, uint64_t hash)
@@ -111,7 +129,7 @@ static uint32_t overflow_take(struct table *table)
 {
     uint32_t number = table->overflow_free;
     if (number != 0) {
-        table->overflow_free = (uint32_t)table->overflow[number].entries[LINK_AT];
+        table->overflow_free = link_of(&table->overflow[number]);
         memset(&table->overflow[number], 0, sizeof(struct bucket));
     } else if (table->overflow_fresh < table->overflow_max) {
         number = table->overflow_fresh++;
@@ -125,7 +143,7 @@ static uint32_t overflow_take(struct table *table)
 static void overflow_put(struct table *table, uint32_t number)
 {
     table->overflow[number] = (struct bucket){0};
-    table->overflow[number].entries[LINK_AT] = table->overflow_free;
+    link_set(&table->overflow[number], table->overflow_free);
     table->overflow_free = number;
     table->overflow_in_use--;
 }
@@ -155,7 +173,7 @@ static int chain_put(struct table *table, struct bucket *bucket, uint8_t tag, ui
             ASSERT(moved);
             bucket->tags[LINK_AT] = 0;
             bucket->overflows = 1;
-            bucket->entries[LINK_AT] = number;
+            link_set(bucket, number);
         }
         bucket = bucket_next(table, bucket);
     }
@@ -188,7 +206,7 @@ static void split_one(struct table *table)
     while (from != NULL) {
         struct bucket copy = *from;
         if (number != 0) overflow_put(table, number);
-        number = copy.overflows ? (uint32_t)copy.entries[LINK_AT] : 0;
+        number = copy.overflows ? link_of(&copy) : 0;
         deal_out(table, &copy, low, high);
         from = number != 0 ? &table->overflow[number] : NULL;
     }

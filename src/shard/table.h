@@ -22,7 +22,7 @@
 
 struct bucket {
     uint8_t tags[BUCKET_ENTRIES]; /* 0x80 and the top 7 bits of the entry's hash; 0: no entry */
-    uint8_t overflows; /* 1: entries[6] is the number of an overflow bucket, and its tag is 0 */
+    uint8_t overflows; /* 1: entries[6] has the number of an overflow bucket, and its tag is 0 */
     uint64_t entries[BUCKET_ENTRIES];
 } __attribute__((aligned(CACHE_LINE)));
 _Static_assert(sizeof(struct bucket) == CACHE_LINE, "one bucket is one cache line");
@@ -111,11 +111,7 @@ static inline uint64_t *table_probe(struct bucket *bucket, uint64_t hash)
 }
 
 /* Starts fetching the bucket where table_probe_all goes on behind `bucket`. */
-static inline void table_prefetch_overflow(const struct table *table, const struct bucket *bucket)
-{
-    if (bucket->overflows)
-        __builtin_prefetch(&table->overflow[bucket->entries[BUCKET_ENTRIES - 1]], 1);
-}
+void table_prefetch_overflow(const struct table *table, const struct bucket *bucket);
 /* As table_probe, overflow buckets included. NULL: the key is not there. */
 uint64_t *table_probe_all(const struct table *table, uint64_t hash);
 

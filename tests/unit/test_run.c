@@ -1041,6 +1041,82 @@ static void and_into_any_pieces(void **unused)
     stream_free(&stream);
 }
 
+/* --------------------------------------------------- pointers into the table that have got old */
+
+/* The `nth` key of 8 bytes whose bucket is `bucket`, while the table has its first 64. */
+static void key_of_bucket(uint64_t bucket, unsigned nth, char key[9])
+{
+    uint64_t seed = node.shards[0]->caches[0]->store.hash_seed;
+    unsigned found = 0;
+    for (unsigned number = 0;; number++) {
+        snprintf(key, 9, "k%07u", number);
+        if (hash_key(key, 8, seed) % 64 == bucket && found++ == nth) return;
+    }
+}
+
+/* An update of that key, long enough that what is behind the last one is none of it. */
+static void put_update(struct stream *stream, uint32_t seq, const char *key, struct bytes value)
+{
+    struct ask ask = ask_update(seq, key, "");
+    ask.value = value;
+    stream_ask(stream, &ask);
+}
+
+/* A record as the log has it, with this key. */
+static struct bytes forged_record(const char *key)
+{
+    static uint8_t record[CHANGE_BYTES + 16];
+    struct change change = {.length = sizeof record,
+                            .type = FRAME_UPDATE,
+                            .flags = VALUE_STRING,
+                            .key_len = 8,
+                            .slot = slot_of_key(key, 8),
+                            .offset_and_floor = 1};
+    memcpy(record, &change, sizeof change);
+    memcpy(record + sizeof change, key, 8);
+    return (struct bytes){record, sizeof record};
+}
+
+/*
+ * The seventh entry of a bucket is looked up, then a new key of the same bucket puts the number of
+ * an overflow bucket in its place: 16, and at 16 * 8 in the log lies what looks like its record.
+ */
+static void a_value_is_never_taken_for_a_record(void **unused)
+{
+    (void)unused;
+    char victim[9];
+    char key[9];
+    uint32_t seq = 1;
+    struct stream stream = {0};
+    key_of_bucket(15, 6, victim);
+    for (uint64_t bucket = 0; bucket < 16; bucket++) {
+        for (unsigned nth = 0; nth < (bucket < 15 ? 8u : 7u); nth++) {
+            key_of_bucket(bucket, nth, key);
+            put_update(&stream, seq, key, seq == 1 ? forged_record(victim) : bytes_of("old"));
+            seq++;
+        }
+    }
+    const struct store *store = &node.shards[0]->caches[0]->store;
+    peer_send_stream(&peer, &stream);
+    node_settle(&node);
+    assert_int_equal(store->table.overflow_fresh, 16);
+    for (uint32_t i = 1; i < seq; i++) peer_expect_offset(&peer, i, 1);
+    key_of_bucket(15, 7, key);
+    put_update(&stream, seq, key, bytes_of("new"));
+    put_update(&stream, seq + 1, victim, bytes_of("new"));
+    put_update(&stream, seq + 2, "elsewhere", (struct bytes){stream.data, 128});
+    peer_send_stream(&peer, &stream);
+    peer_ask(&peer, ask_get(seq + 3, key));
+    peer_ask(&peer, ask_get(seq + 4, victim));
+    node_settle(&node);
+    assert_int_equal(store->table.overflow_fresh, 17);
+    peer_expect_offset(&peer, seq, 1);
+    peer_expect_offset(&peer, seq + 1, 2);
+    peer_expect_offset(&peer, seq + 2, 1);
+    peer_expect_string(&peer, seq + 3, "new");
+    peer_expect_string(&peer, seq + 4, "new");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -1077,6 +1153,7 @@ int main(void)
         TEST(numbers_are_nearest_to_the_highest_on_the_link),
         TEST(deadline_and_floor_are_taken),
         TEST(what_waited_too_long_is_not_done),
+        TEST(a_value_is_never_taken_for_a_record),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
         cmocka_unit_test(and_into_any_pieces),
     };

@@ -40,7 +40,7 @@ static unsigned longest_chain(const struct table *table)
     for (uint64_t at = 0; at < buckets_count(table); at++) {
         unsigned length = 1;
         for (const struct bucket *bucket = &table->buckets[at]; bucket->overflows;
-             bucket = &table->overflow[bucket->entries[BUCKET_ENTRIES - 1]])
+             bucket = &table->overflow[bucket->entries[BUCKET_ENTRIES - 1] >> ENTRY_ADDRESS_BITS])
             length++;
         if (length > longest) longest = length;
     }
