@@ -15,9 +15,9 @@
  *
  * Every survivor is a copy and a miss in the table, so what counts is how few there are for each
  * byte that is won. Nothing happens while the superseded changes outside the history are fewer than
- * a bound (`garbage_bytes_max`, or GARBAGE_SHARE_EIGHTHS of what is live). Then a sweep goes on where the
- * last one stopped, round and round from the oldest segment to the history, and stops as soon as an
- * eighth of the bound is won: whatever is left gets emptier by waiting. The longer ago a segment
+ * a bound (see dead_bytes_allowed). Then a sweep goes on where the last one stopped, round and round
+ * from the oldest segment to the history, and stops as soon as an eighth of the bound is won:
+ * whatever is left gets emptier by waiting. The longer ago a segment
  * was swept, the fewer of its records still live, so that this order is that of the gain, like the
  * cleaning of a log-structured file system by age (Rosenblum and Ousterhout, "The design and
  * implementation of a log-structured file system", 1992). Segments of which less than the average
@@ -32,8 +32,10 @@
 #include "base/memory.h"
 #include "shard/store.h"
 
-/* Of what is live, in eighths. */
-#define GARBAGE_SHARE_EIGHTHS 3
+/* Bounds in eighths: see dead_bytes_allowed. */
+#define GARBAGE_EIGHTHS 3
+#define GARBAGE_EIGHTHS_SMALL 12
+#define SMALL_EIGHTHS 27
 /* Memory is short where no more units are free. */
 #define SHORT_UNITS 6
 /* A segment of which less than this part can go is not worth rewriting, */
@@ -331,6 +333,21 @@ static void ripen(const struct store *store, struct segment *segment)
         segment->first_dead_seq = store->log.active_seq;
 }
 
+/*
+ * Garbage costs memory, and less of it costs time: with as much of it as of live changes, one record
+ * is moved for four that are appended; with three eighths, one for each. So a small log
+ * may have a fixed amount; one of middle size, one and a half times what is live, as long as both
+ * together are under 27 eighths of that amount; and a large one three eighths.
+ */
+static uint64_t dead_bytes_allowed(uint64_t garbage_bytes_max, uint64_t live_bytes)
+{
+    uint64_t small_bytes = garbage_bytes_max / 8 * SMALL_EIGHTHS;
+    uint64_t middle = min_u64(live_bytes / 8 * GARBAGE_EIGHTHS_SMALL,
+                              small_bytes - min_u64(live_bytes, small_bytes));
+    uint64_t large = live_bytes / 8 * GARBAGE_EIGHTHS;
+    return max_u64(garbage_bytes_max, max_u64(middle, large));
+}
+
 /* What could be won; only changes much when a segment leaves the history. True: counted anew. */
 static bool count_garbage(struct compaction *compaction, struct store *store)
 {
@@ -351,8 +368,8 @@ static bool count_garbage(struct compaction *compaction, struct store *store)
         compaction->ripe_bytes += segment->ripe_bytes;
         compaction->has_old_marks = compaction->has_old_marks || has_old_marks(store, segment);
     }
-    compaction->dead_bytes_max = max_u64(compaction->garbage_bytes_max,
-                                         log_live_bytes(&store->log) / 8 * GARBAGE_SHARE_EIGHTHS);
+    compaction->dead_bytes_max =
+        dead_bytes_allowed(compaction->garbage_bytes_max, log_live_bytes(&store->log));
     compaction->short_of_memory = segments->units_used + SHORT_UNITS >= segments->units_max;
     return true;
 }

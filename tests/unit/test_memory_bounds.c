@@ -13,9 +13,9 @@
 #include "base/bytes.h"
 #include "bench/feeder.h"
 
-#define KEYS 500000u
+#define KEYS 2000000u
 #define VALUE_BYTES 100
-#define SHARE 20 /* of the ten million */
+#define SHARE 5 /* of the ten million */
 #define BEYOND_BYTES_MAX 96
 #define FOOTPRINT_MAX 1.5
 /* One segment is on average half empty, and a session takes the same for many keys as for few. */
