@@ -249,7 +249,7 @@ static const struct command command_speed = {
         "Lists are comma lists; every permutation is run. Uses the node at --seeds, or the one on\n"
         "the default port if it runs; with -c, or without a node, it starts servers of its own.\n"
         "Before the first run every key is written once, then more of the same until the servers'\n"
-        "memory grows no more, at most for 10 seconds or ten runs: first touches cost extra.",
+        "memory grows no more, at most for 30 seconds or ten runs: first touches cost extra.",
     .options = speed_specs,
     .options_count = ARRAY_COUNT(speed_specs),
     .examples = {"fero bench speed -m 10,100,1000",
