@@ -47,8 +47,20 @@
 #define GROUP 16
 /* So many records ahead, the next ones are fetched where they begin if all are of one size. */
 #define READ_AHEAD 16
+/* Segments are counted by the way, each time the history moves on: so many and a sixteenth. */
+#define COUNT_SEGMENTS 64
+#define COUNT_PART 16
 /* Of a survivor, so much is fetched in time; of a longer one the processor fetches the rest. */
 #define SURVIVOR_BYTES 1024
+
+/* What there is: of the whole log live bytes, else of its compactable segments but the source. */
+struct counts {
+    uint64_t live_bytes;
+    uint64_t bytes;
+    uint64_t dead_bytes;
+    uint64_t ripe_bytes;
+    bool has_old_marks;
+};
 
 struct compaction {
     uint64_t garbage_bytes_max;
@@ -62,17 +74,15 @@ struct compaction {
     uint32_t batch_count;
     uint32_t batch_size; /* see batch_size_of_all */
     uint32_t next;       /* where the sweep goes on; SEGMENT_NONE: at the oldest */
-    uint32_t counted_at; /* history_first when the bytes below were counted */
     uint64_t refused;    /* of the log, when that was last looked at */
     bool hunted;         /* a sweep for the sake of refused appends has come to its end */
     bool sweeping;
     bool may_wrap; /* the sweep has not come to the history yet */
     bool short_of_memory;
-    bool has_old_marks;
-    /* Of compactable segments but the source. */
-    uint64_t bytes;
-    uint64_t dead_bytes;
-    uint64_t ripe_bytes;
+    uint32_t moved_at;       /* history_first when it was last looked at */
+    uint32_t count_at;       /* where counting goes on; SEGMENT_NONE: at the oldest */
+    struct counts counting;  /* of the segments before that */
+    struct counts counts;    /* when the last count ended, without what was swept since */
     uint64_t dead_bytes_max; /* above it a sweep begins */
 };
 
@@ -84,7 +94,8 @@ struct compaction *compaction_open(uint64_t garbage_bytes_max)
                                       .source = SEGMENT_NONE,
                                       .target = SEGMENT_NONE,
                                       .next = SEGMENT_NONE,
-                                      .counted_at = SEGMENT_NONE};
+                                      .moved_at = SEGMENT_NONE,
+                                      .count_at = SEGMENT_NONE};
     return compaction;
 }
 
@@ -182,7 +193,7 @@ static void move(struct compaction *compaction, struct store *store, const struc
     compaction->batch_size = batch_size_of_all(compaction->batch_size, padded);
     if (index_is_superseded(word)) {
         target->dead_bytes += (uint32_t)padded;
-        compaction->dead_bytes += padded;
+        compaction->counts.dead_bytes += padded;
         return;
     }
     uint64_t *entry =
@@ -282,19 +293,34 @@ static void fetch_group(const struct compaction *compaction, const struct store 
     }
 }
 
+static void count_out(struct counts *counts, const struct segment *segment)
+{
+    counts->dead_bytes -= min_u64(segment->dead_bytes, counts->dead_bytes);
+}
+
+/* Whether the count that is on its way has passed the segment: numbers grow along the log. */
+static bool was_counted(const struct compaction *compaction, const struct store *store,
+                        const struct segment *segment)
+{
+    return compaction->count_at != SEGMENT_NONE &&
+           segment->seq < segment_at(store, compaction->count_at)->seq;
+}
+
 static void source_open(struct compaction *compaction, struct store *store, uint32_t number)
 {
     const struct segment *segment = segment_at(store, number);
     compaction->source = number;
     compaction->source_at = 0;
     compaction->batch_end = 0;
-    compaction->dead_bytes -= min_u64(segment->dead_bytes, compaction->dead_bytes);
+    count_out(&compaction->counts, segment);
+    if (was_counted(compaction, store, segment)) count_out(&compaction->counting, segment);
 }
 
 static void source_finish(struct compaction *compaction, struct store *store)
 {
     uint32_t number = compaction->source;
     compaction->next = segment_at(store, number)->next;
+    if (compaction->count_at == number) compaction->count_at = compaction->next;
     compaction->source = SEGMENT_NONE;
     log_unlink(&store->log, number);
     segments_put(store->segments, number);
@@ -348,42 +374,70 @@ static uint64_t dead_bytes_allowed(uint64_t garbage_bytes_max, uint64_t live_byt
     return max_u64(garbage_bytes_max, max_u64(middle, large));
 }
 
-/* What could be won; only changes much when a segment leaves the history. True: counted anew. */
-static bool count_garbage(struct compaction *compaction, struct store *store)
+static void count_in(struct counts *counts, const struct compaction *compaction,
+                     const struct store *store, uint32_t number)
+{
+    struct segment *segment = segment_at(store, number);
+    counts->live_bytes += segment->bytes - segment->dead_bytes;
+    if (!segment->compactable) return;
+    ripen(store, segment);
+    if (number == compaction->source) return;
+    counts->bytes += segment->bytes;
+    counts->dead_bytes += segment->dead_bytes;
+    counts->ripe_bytes += segment->ripe_bytes;
+    counts->has_old_marks = counts->has_old_marks || has_old_marks(store, segment);
+}
+
+/* Counts up to `segments` more; at the end of the log the count holds. */
+static void count_some(struct compaction *compaction, const struct store *store, uint32_t segments)
+{
+    if (compaction->count_at == SEGMENT_NONE) {
+        compaction->count_at = store->log.oldest;
+        compaction->counting = (struct counts){0};
+    }
+    for (; segments > 0 && compaction->count_at != SEGMENT_NONE; segments--) {
+        count_in(&compaction->counting, compaction, store, compaction->count_at);
+        compaction->count_at = segment_at(store, compaction->count_at)->next;
+    }
+    if (compaction->count_at != SEGMENT_NONE) return;
+    compaction->counts = compaction->counting;
+    compaction->dead_bytes_max =
+        dead_bytes_allowed(compaction->garbage_bytes_max, compaction->counts.live_bytes);
+}
+
+/*
+ * What could be won only changes much when a segment leaves the history. True: one has, and some
+ * more of the log was counted, so that no turn gets long.
+ */
+static bool count_garbage(struct compaction *compaction, const struct store *store)
 {
     const struct segments *segments = store->segments;
-    if (compaction->counted_at == store->log.history_first) return false;
-    compaction->counted_at = store->log.history_first;
-    compaction->bytes = 0;
-    compaction->dead_bytes = 0;
-    compaction->ripe_bytes = 0;
-    compaction->has_old_marks = false;
-    uint32_t number = store->log.oldest;
-    for (; number != store->log.history_first; number = segment_at(store, number)->next) {
-        struct segment *segment = segment_at(store, number);
-        ripen(store, segment);
-        if (number == compaction->source) continue;
-        compaction->bytes += segment->bytes;
-        compaction->dead_bytes += segment->dead_bytes;
-        compaction->ripe_bytes += segment->ripe_bytes;
-        compaction->has_old_marks = compaction->has_old_marks || has_old_marks(store, segment);
-    }
-    compaction->dead_bytes_max =
-        dead_bytes_allowed(compaction->garbage_bytes_max, log_live_bytes(&store->log));
+    if (compaction->moved_at == store->log.history_first) return false;
+    compaction->moved_at = store->log.history_first;
     compaction->short_of_memory = segments->units_used + SHORT_UNITS >= segments->units_max;
+    count_some(compaction, store, segments->units_used / COUNT_PART + COUNT_SEGMENTS);
     return true;
+}
+
+/* The same, but all of it at once. */
+static void count_all(struct compaction *compaction, const struct store *store)
+{
+    compaction->moved_at = SEGMENT_NONE;
+    compaction->count_at = SEGMENT_NONE;
+    count_some(compaction, store, UINT32_MAX);
 }
 
 static bool sweep_begins(const struct compaction *compaction)
 {
-    if (compaction->short_of_memory) return compaction->dead_bytes >= SEGMENT_UNIT_BYTES;
-    return compaction->dead_bytes > compaction->dead_bytes_max || compaction->has_old_marks;
+    const struct counts *counts = &compaction->counts;
+    if (compaction->short_of_memory) return counts->dead_bytes >= SEGMENT_UNIT_BYTES;
+    return counts->dead_bytes > compaction->dead_bytes_max || counts->has_old_marks;
 }
 
 static bool sweep_is_done(const struct compaction *compaction)
 {
-    return !compaction->short_of_memory && !compaction->has_old_marks &&
-           compaction->dead_bytes <= compaction->dead_bytes_max / 8 * 7;
+    return !compaction->short_of_memory && !compaction->counts.has_old_marks &&
+           compaction->counts.dead_bytes <= compaction->dead_bytes_max / 8 * 7;
 }
 
 /* What of the segment can go. Where memory is short, what may go soon has to do. */
@@ -407,8 +461,8 @@ static bool is_worth_it(const struct compaction *compaction, const struct store 
     if (compaction->short_of_memory)
         return gain + empty_of(segment) >= segment->bytes / GAIN_PART_MIN_SHORT;
     return gain >= segment->bytes / GAIN_PART_MIN &&
-           (double)gain * (double)compaction->bytes >=
-               (double)segment->bytes * (double)compaction->ripe_bytes;
+           (double)gain * (double)compaction->counts.bytes >=
+               (double)segment->bytes * (double)compaction->counts.ripe_bytes;
 }
 
 /*
@@ -479,7 +533,7 @@ static bool hunt(struct compaction *compaction, struct store *store)
     compaction->refused = log->refused;
     if (compaction->hunted) {
         log_yield_history(log);
-        count_garbage(compaction, store);
+        count_all(compaction, store);
         uint64_t left_empty =
             SEGMENT_UNIT_BYTES - min_u64(segment_at(store, log->active)->bytes, SEGMENT_UNIT_BYTES);
         if (gain_in_reach(compaction, store) >= SEGMENT_UNIT_BYTES / 2 + left_empty &&
@@ -487,7 +541,7 @@ static bool hunt(struct compaction *compaction, struct store *store)
             log_yield_history(log);
     }
     compaction->hunted = !compaction->hunted;
-    compaction->counted_at = SEGMENT_NONE;
+    count_all(compaction, store);
     return true;
 }
 
