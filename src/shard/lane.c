@@ -28,6 +28,9 @@
  * consumed.head and renews it. The consumer likewise reads published.tail only when it has popped
  * all it knew of. So a batch costs each side about one miss on the other's index.
  *
+ * A mail may end with its lap; the tail then stands where the next lap starts, and a limit that is
+ * renewed is one of that lap. Whoever changes the size of such a mail minds that.
+ *
  * Memory order. Two words are written by one side and read by the other.
  *
  *   published.tail   The producer stores it with release after the bytes below it; the consumer

@@ -81,6 +81,7 @@ static inline struct mail *lane_try_push(struct lane *lane, size_t bytes, uint16
     ASSERT(kind != LANE_PAD);
     if (UNLIKELY(bytes > lane->producer.limit - tail)) return lane_try_push_slow(lane, bytes, kind);
 
+    DEBUG_ASSERT((tail & (lane->bytes - 1)) + bytes <= lane->bytes); /* none straddles the end */
     struct mail *mail = (struct mail *)(lane->memory + (tail & (lane->bytes - 1)));
     *mail = (struct mail){.bytes = (uint32_t)bytes, .kind = kind};
     lane->producer.tail = tail + bytes;
@@ -136,10 +137,13 @@ static inline bool lane_has_mail(const struct lane *lane)
  */
 static inline void lane_shrink(struct lane *lane, struct mail *mail, size_t bytes)
 {
+    uint64_t tail = lane->producer.tail;
     ASSERT(bytes <= mail->bytes);
     ASSERT(bytes >= sizeof(struct mail));
     ASSERT((bytes & 7) == 0);
-    lane->producer.tail -= mail->bytes - bytes;
+    /* A mail that ended with the memory; the limit may be the next lap's, and the tail no longer. */
+    if (UNLIKELY((tail & (lane->bytes - 1)) == 0)) lane->producer.limit = tail;
+    lane->producer.tail = tail - (mail->bytes - bytes);
     ASSERT(lane->producer.tail > load_relaxed_u64(&lane->published.tail));
     mail->bytes = (uint32_t)bytes;
 }

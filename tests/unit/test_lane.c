@@ -21,6 +21,7 @@ struct model {
     uint64_t pushed; /* counts, never taken modulo: the index of a mail is also its content */
     uint64_t published;
     uint64_t popped;
+    struct mail *last; /* that was pushed */
 };
 
 static uint8_t content_of(uint64_t mail_index, size_t at)
@@ -51,7 +52,18 @@ static bool push(struct lane *lane, struct model *model, size_t bytes)
     for (size_t i = 0; i < bytes - HEAD_BYTES; i++) body[i] = content_of(model->pushed, i);
     model->sizes[model->pushed % MODEL_MAILS_MAX] = bytes;
     model->pushed++;
+    model->last = mail;
     return true;
+}
+
+/* Makes the last mail shorter, down to `bytes`. */
+static void shrink(struct lane *lane, struct model *model, size_t bytes)
+{
+    uint64_t tail = lane->producer.tail - model->last->bytes + bytes;
+    lane_shrink(lane, model->last, bytes);
+    assert_int_equal(model->last->bytes, bytes);
+    assert_int_equal(lane->producer.tail, tail);
+    model->sizes[(model->pushed - 1) % MODEL_MAILS_MAX] = bytes;
 }
 
 static void publish(struct lane *lane, struct model *model)
@@ -371,10 +383,7 @@ static void a_shrunk_mail_gives_its_rest_back(void **unused)
                 open_lane(&lane, 256);
                 move_to(&lane, &model, offset);
                 assert_true(push(&lane, &model, bytes));
-                uint64_t last = lane.producer.tail - bytes;
-                lane_shrink(&lane, (struct mail *)(lane.memory + (last & 255)), rest);
-                model.sizes[(model.pushed - 1) % MODEL_MAILS_MAX] = rest;
-                assert_int_equal(lane.producer.tail, last + rest);
+                shrink(&lane, &model, rest);
                 while (push(&lane, &model, 16)) continue;
                 drain(&lane, &model);
                 assert_int_equal(model.popped, model.pushed);
@@ -384,15 +393,46 @@ static void a_shrunk_mail_gives_its_rest_back(void **unused)
     }
 }
 
+/* When it was pushed the room was looked up again, and the limit became one of the next lap. */
+static void none_straddles_the_end_behind_a_shrunk_mail(void **unused)
+{
+    (void)unused;
+    for (size_t bytes = 8; bytes <= 120; bytes += 8) {
+        struct lane lane;
+        struct model model = {0};
+        open_lane(&lane, 256);
+        assert_true(push(&lane, &model, 120));
+        assert_true(push(&lane, &model, 120));
+        drain(&lane, &model);
+        assert_true(push(&lane, &model, 16));
+        assert_true(push(&lane, &model, 120)); /* sees the first two gone: room to 240 */
+        drain(&lane, &model);
+        assert_true(push(&lane, &model, 120));
+        assert_true(push(&lane, &model, 16)); /* over that, and to the end */
+        assert_int_equal(lane.producer.tail & 255, 0);
+        shrink(&lane, &model, 8);
+        while (push(&lane, &model, bytes)) continue;
+        drain(&lane, &model);
+        assert_int_equal(model.popped, model.pushed);
+        lane_deinit(&lane);
+    }
+}
+
 static void one_random_step(struct lane *lane, struct model *model, struct rng *rng)
 {
     size_t sizes_count = LANE_MAIL_BYTES_MAX(lane->bytes) / 8;
-    switch (rng_below(rng, 8)) {
+    switch (rng_below(rng, 11)) {
     case 0:
     case 1:
     case 2: (void)push(lane, model, 8 + 8 * rng_below(rng, rng_below(rng, sizes_count) + 1)); break;
     case 3: publish(lane, model); break;
     case 4: lane_release(lane); break;
+    case 5:
+    case 6:
+        if (model->pushed > model->published)
+            shrink(lane, model, 8 + 8 * rng_below(rng, model->last->bytes / 8));
+        break;
+    case 7: (void)lane_room(lane); break;
     default: (void)pop(lane, model); break;
     }
     uint64_t unread = lane->published.tail - lane->consumer.head;
@@ -435,6 +475,7 @@ int main(void)
         cmocka_unit_test(room_is_bounded_by_what_is_unread),
         cmocka_unit_test(room_at_the_end_is_small_but_a_push_wraps),
         cmocka_unit_test(a_shrunk_mail_gives_its_rest_back),
+        cmocka_unit_test(none_straddles_the_end_behind_a_shrunk_mail),
         cmocka_unit_test(random_steps_match_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
