@@ -132,6 +132,22 @@ static inline bool lane_has_mail(const struct lane *lane)
 }
 
 /*
+ * Makes the mail that was pushed last, and is not published yet, longer by `bytes` (a multiple of
+ * 8). False: the memory or the known room ends, nothing was done. Producer only.
+ */
+static inline bool lane_try_extend(struct lane *lane, struct mail *mail, size_t bytes)
+{
+    uint64_t tail = lane->producer.tail;
+    DEBUG_ASSERT((bytes & 7) == 0);
+    if (UNLIKELY(bytes > lane->producer.limit - tail)) return false;
+    /* A mail that ends with the memory; the limit may be the next lap's. */
+    if (UNLIKELY((tail & (lane->bytes - 1)) == 0)) return false;
+    lane->producer.tail = tail + bytes;
+    mail->bytes += (uint32_t)bytes;
+    return true;
+}
+
+/*
  * Makes the mail that was pushed last, and is not published yet, shorter: `bytes` in all. For a
  * reply whose room had to be reserved before its size was known. Producer only.
  */

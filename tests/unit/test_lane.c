@@ -56,6 +56,20 @@ static bool push(struct lane *lane, struct model *model, size_t bytes)
     return true;
 }
 
+/* Makes the last mail longer; false when it cannot be. */
+static bool extend(struct lane *lane, struct model *model, size_t bytes)
+{
+    size_t before = model->last->bytes;
+    if (!lane_try_extend(lane, model->last, bytes)) return false;
+    assert_int_equal(model->last->bytes, before + bytes);
+    assert_inside(lane, model->last, before + bytes);
+    uint8_t *body = (uint8_t *)(model->last + 1);
+    for (size_t i = before - HEAD_BYTES; i < before + bytes - HEAD_BYTES; i++)
+        body[i] = content_of(model->pushed - 1, i);
+    model->sizes[(model->pushed - 1) % MODEL_MAILS_MAX] = before + bytes;
+    return true;
+}
+
 /* Makes the last mail shorter, down to `bytes`. */
 static void shrink(struct lane *lane, struct model *model, size_t bytes)
 {
@@ -418,10 +432,32 @@ static void none_straddles_the_end_behind_a_shrunk_mail(void **unused)
     }
 }
 
+static void a_mail_can_be_extended_to_the_end_of_the_memory(void **unused)
+{
+    (void)unused;
+    for (size_t offset = 0; offset < 256; offset += 8) {
+        for (size_t bytes = 8; bytes <= 64; bytes += 8) {
+            struct lane lane;
+            struct model model = {0};
+            open_lane(&lane, 256);
+            move_to(&lane, &model, offset);
+            assert_true(push(&lane, &model, HEAD_BYTES));
+            size_t begins = (size_t)((uint8_t *)model.last - lane.memory);
+            while (extend(&lane, &model, bytes)) continue;
+            /* One that began at the start has all of the memory. */
+            assert_true(begins + model.last->bytes + bytes > 256);
+            while (push(&lane, &model, 16)) continue;
+            drain(&lane, &model);
+            assert_int_equal(model.popped, model.pushed);
+            lane_deinit(&lane);
+        }
+    }
+}
+
 static void one_random_step(struct lane *lane, struct model *model, struct rng *rng)
 {
     size_t sizes_count = LANE_MAIL_BYTES_MAX(lane->bytes) / 8;
-    switch (rng_below(rng, 11)) {
+    switch (rng_below(rng, 13)) {
     case 0:
     case 1:
     case 2: (void)push(lane, model, 8 + 8 * rng_below(rng, rng_below(rng, sizes_count) + 1)); break;
@@ -430,9 +466,14 @@ static void one_random_step(struct lane *lane, struct model *model, struct rng *
     case 5:
     case 6:
         if (model->pushed > model->published)
+            (void)extend(lane, model, 8 + 8 * rng_below(rng, sizes_count));
+        break;
+    case 7:
+    case 8:
+        if (model->pushed > model->published)
             shrink(lane, model, 8 + 8 * rng_below(rng, model->last->bytes / 8));
         break;
-    case 7: (void)lane_room(lane); break;
+    case 9: (void)lane_room(lane); break;
     default: (void)pop(lane, model); break;
     }
     uint64_t unread = lane->published.tail - lane->consumer.head;
@@ -476,6 +517,7 @@ int main(void)
         cmocka_unit_test(room_at_the_end_is_small_but_a_push_wraps),
         cmocka_unit_test(a_shrunk_mail_gives_its_rest_back),
         cmocka_unit_test(none_straddles_the_end_behind_a_shrunk_mail),
+        cmocka_unit_test(a_mail_can_be_extended_to_the_end_of_the_memory),
         cmocka_unit_test(random_steps_match_the_model),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
