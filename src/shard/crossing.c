@@ -1,6 +1,7 @@
 /*
  * A request whose slot another shard owns crosses one lane as a copy of its frame, and its reply
- * comes back on the lane of the opposite direction. Nothing is shared: a caller is named by index
+ * comes back on the lane of the opposite direction. Plain updates cross many in a mail (bundle.c),
+ * everything else by itself. Nothing is shared: a caller is named by index
  * and generation, so a reply for a caller that has gone is dropped.
  *
  * Nobody waits. A request is sent only if the room of its reply is promised, in the caller's outbox
@@ -18,30 +19,7 @@
 
 #include "base/assert.h"
 #include "base/memory.h"
-
-enum mail_kind {
-    MAIL_REQUEST = 1,       /* struct mail_request, then the frame */
-    MAIL_REQUEST_BLOCK = 2, /* struct mail_request, then struct mail_block */
-    MAIL_REPLY = 3,         /* struct mail_reply, then the frame */
-    MAIL_REPLY_BLOCK = 4,   /* struct mail_reply, then struct mail_block */
-    MAIL_ADOPT = 5          /* struct mail_adopt, then what was received */
-};
-
-/* `mail.small` of a request and its reply is the promise, in units of 16 bytes. */
-struct mail_request {
-    struct mail mail;
-    uint32_t caller;
-    uint32_t generation;
-    uint64_t session;
-    uint64_t seq;
-    uint64_t deadline_ns;
-};
-
-struct mail_reply {
-    struct mail mail;
-    uint32_t caller;
-    uint32_t generation;
-};
+#include "shard/bundle.h"
 
 struct mail_block {
     uint8_t *data;
@@ -54,7 +32,6 @@ struct mail_adopt {
     uint32_t bytes;
 };
 
-#define PROMISE_UNIT 16
 /* What wrapping may waste at the end of a lane, on either side. */
 #define LANE_SLACK_BYTES (2 * (CROSSING_INLINE_BYTES_MAX + 256))
 /* What a link that may go on is taken to send at once. */
@@ -63,12 +40,6 @@ struct mail_adopt {
 static uint16_t promise_of(const struct request *request)
 {
     return (uint16_t)((request_reply_bytes_max(request) + PROMISE_UNIT - 1) / PROMISE_UNIT);
-}
-
-/* Bytes of the reply's mail at most; 0: there will be no reply. */
-static size_t promise_mail_bytes(uint16_t promise)
-{
-    return promise == 0 ? 0 : sizeof(struct mail_reply) + (size_t)promise * PROMISE_UNIT;
 }
 
 static size_t lane_half(const struct shard *shard)
@@ -91,6 +62,13 @@ static bool lane_allows(struct shard *shard, uint32_t to, size_t request_bytes, 
     size_t half = lane_half(shard);
     return shard->crossing[to].promised_bytes + reply_bytes <= half &&
            lane_used(shard, to, half - request_bytes) + request_bytes <= half;
+}
+
+struct crossing_room crossing_room(struct shard *shard, uint32_t to)
+{
+    size_t half = lane_half(shard);
+    return (struct crossing_room){half - min_u64(lane_used(shard, to, half / 2), half),
+                                  half - min_u64(shard->crossing[to].promised_bytes, half)};
 }
 
 /*
@@ -207,24 +185,14 @@ uint8_t *crossing_reply_room(struct request_context *context, size_t bytes)
 /* A request as it lies in its lane. */
 struct incoming {
     struct request request;
-    const struct mail_request *mail;
     uint8_t *block; /* to be freed */
 };
 
-/* Decodes the request in `mail`. It was checked by the shard that sent it. */
-static void incoming_decode(struct incoming *incoming, struct shard *shard, const struct mail *mail)
+/* It was checked by the shard that sent it. */
+static void incoming_decode(struct incoming *incoming, struct shard *shard,
+                            const struct mail_request *head, const uint8_t *frame,
+                            size_t frame_bytes)
 {
-    const struct mail_request *head = (const struct mail_request *)mail;
-    const uint8_t *frame = (const uint8_t *)(head + 1);
-    size_t frame_bytes = mail->bytes - sizeof *head;
-    incoming->mail = head;
-    incoming->block = NULL;
-    if (UNLIKELY(mail->kind == MAIL_REQUEST_BLOCK)) {
-        const struct mail_block *block = (const struct mail_block *)(head + 1);
-        incoming->block = block->data;
-        frame = block->data;
-        frame_bytes = block->bytes;
-    }
     struct refusal refusal;
     struct request *request = &incoming->request;
     enum decoded decoded = request_decode(request, shard, frame, frame_bytes, &refusal);
@@ -234,12 +202,25 @@ static void incoming_decode(struct incoming *incoming, struct shard *shard, cons
     request->deadline_ns = head->deadline_ns;
     request->caller = head->caller;
     request->generation = head->generation;
-    request->promise = mail->small;
+    request->promise = head->mail.small;
+    incoming->block = NULL;
     if (request->error == 0) store_prefetch(&request->cache->store, &request->store);
 }
 
-/* Sessions of crossing requests live here too: the slot's owner is who dedupes. */
-static struct session *session_of(struct shard *shard, uint64_t id)
+static void incoming_open(struct incoming *incoming, struct shard *shard, const struct mail *mail)
+{
+    const struct mail_request *head = (const struct mail_request *)mail;
+    const struct mail_block *block = (const struct mail_block *)(head + 1);
+    if (LIKELY(mail->kind == MAIL_REQUEST)) {
+        incoming_decode(incoming, shard, head, (const uint8_t *)(head + 1),
+                        mail->bytes - sizeof *head);
+        return;
+    }
+    incoming_decode(incoming, shard, head, block->data, block->bytes);
+    incoming->block = block->data;
+}
+
+struct session *crossing_session(struct shard *shard, uint64_t id)
 {
     return id == 0 ? NULL : sessions_use(&shard->sessions, id);
 }
@@ -253,13 +234,13 @@ static bool is_late(const struct shard *shard, const struct request *request)
            session_probe(request->session, request->store.seq_whole, &address) == SESSION_NEW;
 }
 
-static void incoming_apply(struct incoming *incoming, struct shard *shard, uint32_t from,
-                           struct mail *reply_mail)
+static void apply_with_reply(struct incoming *incoming, struct shard *shard, uint32_t from,
+                             struct mail *reply_mail)
 {
     struct request *request = &incoming->request;
     struct request_context context = {
         .shard = shard, .request = request, .mail = reply_mail, .from_shard = from};
-    request->session = session_of(shard, request->store.session);
+    request->session = crossing_session(shard, request->store.session);
     if (reply_mail != NULL) {
         struct mail_reply *reply = (struct mail_reply *)reply_mail;
         reply_mail->small = request->promise;
@@ -275,6 +256,34 @@ static void incoming_apply(struct incoming *incoming, struct shard *shard, uint3
     memory_put(incoming->block);
 }
 
+static void incoming_apply(struct incoming *incoming, struct shard *shard, uint32_t from)
+{
+    size_t bytes = promise_mail_bytes(incoming->request.promise);
+    struct mail *reply = NULL;
+    if (bytes > 0) {
+        reply = mailbox_try_push(shard->mailbox, from, bytes, MAIL_REPLY);
+        ASSERT(reply != NULL); /* promised by lane_allows */
+    }
+    apply_with_reply(incoming, shard, from, reply);
+}
+
+static void incoming_probe(struct incoming *incoming)
+{
+    struct request *request = &incoming->request;
+    if (request->error == 0) store_probe(&request->cache->store, &request->store);
+}
+
+void crossing_apply(struct shard *shard, uint32_t from, const struct mail_request *head,
+                    const uint8_t *frame, size_t frame_bytes)
+{
+    struct incoming incoming;
+    incoming_decode(&incoming, shard, head, frame, frame_bytes);
+    incoming_probe(&incoming);
+    incoming_apply(&incoming, shard, from);
+    shard->work++;
+    count(&shard->counters.crossed_in, 1);
+}
+
 /* Takes a run of requests from one lane. */
 static void drain_requests(struct shard *shard, uint32_t from)
 {
@@ -284,27 +293,33 @@ static void drain_requests(struct shard *shard, uint32_t from)
     const struct mail *mail;
     while (taken < RUN_MAX && (mail = lane_peek(lane)) != NULL &&
            (mail->kind == MAIL_REQUEST || mail->kind == MAIL_REQUEST_BLOCK)) {
-        incoming_decode(&incoming[taken++], shard, mail);
+        incoming_open(&incoming[taken++], shard, mail);
         lane_pop(lane);
     }
-    for (unsigned i = 0; i < taken; i++) {
-        struct request *request = &incoming[i].request;
-        if (request->error == 0) store_probe(&request->cache->store, &request->store);
-    }
-    for (unsigned i = 0; i < taken; i++) {
-        size_t bytes = promise_mail_bytes(incoming[i].request.promise);
-        struct mail *reply = NULL;
-        if (bytes > 0) {
-            reply = mailbox_try_push(shard->mailbox, from, bytes, MAIL_REPLY);
-            ASSERT(reply != NULL); /* promised by lane_allows */
-        }
-        incoming_apply(&incoming[i], shard, from, reply);
-    }
+    for (unsigned i = 0; i < taken; i++) incoming_probe(&incoming[i]);
+    for (unsigned i = 0; i < taken; i++) incoming_apply(&incoming[i], shard, from);
     shard->work += taken;
     count(&shard->counters.crossed_in, taken);
 }
 
 /* ------------------------------------------------------------------ the caller's side */
+
+void crossing_deliver(struct shard *shard, const struct mail_reply *reply, const uint8_t *data,
+                      size_t bytes, size_t reserved_bytes)
+{
+    struct caller *caller = caller_of(shard, reply->caller, reply->generation);
+    if (UNLIKELY(caller == NULL || !caller_is_open(caller))) return;
+    uint8_t *to = link_reserve(&caller->link, bytes);
+    if (LIKELY(to != NULL)) {
+        memcpy(to, data, bytes);
+        link_commit(&caller->link, bytes);
+    } else {
+        const struct refusal refusal = {ERROR_NO_MEMORY, bytes, 0, "no memory for a reply"};
+        caller_refuse(caller, &refusal);
+    }
+    caller->reserved_bytes -= reserved_bytes;
+    caller_mark_dirty(caller);
+}
 
 static void take_reply(struct shard *shard, uint32_t from, const struct mail *mail)
 {
@@ -318,22 +333,10 @@ static void take_reply(struct shard *shard, uint32_t from, const struct mail *ma
         data = given->data;
         bytes = given->bytes;
     }
-    struct caller *caller = caller_of(shard, reply->caller, reply->generation);
     shard->handed_over--;
     shard->work++;
     shard->crossing[from].promised_bytes -= promise_mail_bytes(mail->small);
-    if (LIKELY(caller != NULL && caller_is_open(caller))) {
-        uint8_t *to = link_reserve(&caller->link, bytes);
-        if (LIKELY(to != NULL)) {
-            memcpy(to, data, bytes);
-            link_commit(&caller->link, bytes);
-        } else {
-            const struct refusal refusal = {ERROR_NO_MEMORY, bytes, 0, "no memory for a reply"};
-            caller_refuse(caller, &refusal);
-        }
-        caller->reserved_bytes -= (uint64_t)mail->small * PROMISE_UNIT;
-        caller_mark_dirty(caller);
-    }
+    crossing_deliver(shard, reply, data, bytes, (size_t)mail->small * PROMISE_UNIT);
     memory_put(block);
 }
 
@@ -369,6 +372,8 @@ static void drain_lane(struct shard *shard, uint32_t from)
         case MAIL_REQUEST_BLOCK: drain_requests(shard, from); continue;
         case MAIL_REPLY:
         case MAIL_REPLY_BLOCK: take_reply(shard, from, mail); break;
+        case MAIL_BUNDLE: bundle_apply(shard, from, mail); break;
+        case MAIL_BUNDLE_REPLIES: bundle_take_replies(shard, from, mail); break;
         case MAIL_ADOPT: {
             const struct mail_adopt *adopt = (const struct mail_adopt *)mail;
             caller_adopt(shard, adopt->fd, (const uint8_t *)(adopt + 1), adopt->bytes);

@@ -12,6 +12,48 @@
 /* Frames and replies up to this size travel inside their mail, larger ones as a block. */
 #define CROSSING_INLINE_BYTES_MAX 4096
 
+enum mail_kind {
+    MAIL_REQUEST = 1,       /* struct mail_request, then the frame */
+    MAIL_REQUEST_BLOCK = 2, /* struct mail_request, then struct mail_block */
+    MAIL_REPLY = 3,         /* struct mail_reply, then the frame */
+    MAIL_REPLY_BLOCK = 4,   /* struct mail_reply, then struct mail_block */
+    MAIL_ADOPT = 5,         /* struct mail_adopt, then what was received */
+    MAIL_BUNDLE = 6,        /* see bundle.c */
+    MAIL_BUNDLE_REPLIES = 7
+};
+
+/* Promises are in units of 16 bytes. */
+#define PROMISE_UNIT 16
+
+/* `mail.small` of a request and its reply is the promise. */
+struct mail_request {
+    struct mail mail;
+    uint32_t caller;
+    uint32_t generation;
+    uint64_t session;
+    uint64_t seq;
+    uint64_t deadline_ns;
+};
+
+struct mail_reply {
+    struct mail mail;
+    uint32_t caller;
+    uint32_t generation;
+};
+
+/* Bytes of the reply's mail at most; 0: there will be no reply. */
+static inline size_t promise_mail_bytes(uint16_t promise)
+{
+    return promise == 0 ? 0 : sizeof(struct mail_reply) + (size_t)promise * PROMISE_UNIT;
+}
+
+/* What may be in the lane to another shard, and be promised in the lane back. */
+struct crossing_room {
+    size_t request_bytes;
+    size_t reply_bytes;
+};
+struct crossing_room crossing_room(struct shard *shard, uint32_t to);
+
 /*
  * Copies a request into the lane of the shard that owns its slot, or answers it where there is no
  * memory for that. False: the lane or the caller's outbox has no room, nothing was done.
@@ -20,6 +62,17 @@ MUST_CHECK bool crossing_try_send(struct caller *caller, struct request *request
 
 /* Whether one more caller that waited for the lane to `to` should try again this turn. */
 bool crossing_may_resume(struct shard *shard, uint32_t to);
+
+/* The session that the request of a lane names, and that lives here too; NULL: none, or no memory. */
+struct session *crossing_session(struct shard *shard, uint64_t id);
+
+/* Applies a single request of the lane from `from`, whose head may be made up, and replies. */
+void crossing_apply(struct shard *shard, uint32_t from, const struct mail_request *head,
+                    const uint8_t *frame, size_t frame_bytes);
+
+/* Writes replies that came over a lane to the caller's outbox; gives back what was reserved. */
+void crossing_deliver(struct shard *shard, const struct mail_reply *reply, const uint8_t *data,
+                      size_t bytes, size_t reserved_bytes);
 
 /* Room for the reply of a request that came over a lane; NULL: no memory for a large one. */
 uint8_t *crossing_reply_room(struct request_context *context, size_t bytes);

@@ -13,6 +13,7 @@
 
 #include "base/assert.h"
 #include "ring/slot.h"
+#include "shard/bundle.h"
 #include "shard/crossing.h"
 
 /* ------------------------------------------------------------------------------- decoding */
@@ -200,7 +201,7 @@ size_t request_reply_bytes_max(const struct request *request)
     if (request->want < WANT_REPLY) return 0;
     if (request->error != 0 || request->frame_type == FRAME_UPDATE ||
         request->frame_type == FRAME_REMOVE)
-        return round_up_8(FRAME_REPLY_BYTES + ERROR_TEXT_BYTES_MAX);
+        return CHANGED_REPLY_BYTES_MAX;
     return FRAME_REPLY_BYTES + CROSSING_INLINE_BYTES_MAX;
 }
 
@@ -672,6 +673,37 @@ static void run_block(struct caller *caller, size_t bytes)
     caller_mark_waiting(caller);
 }
 
+/* The short way: plain updates from the start of `data`; returns their bytes. */
+static size_t take_plain(struct caller *caller, const uint8_t *data, size_t size)
+{
+    struct shard *shard = caller->shard;
+    struct bundles bundles;
+    struct updates updates = {.shard = shard,
+                              .session = caller->session,
+                              .session_id = caller->session_id,
+                              .seq = caller->seq_highest};
+    if (size < UPDATES_SLACK_BYTES || data[4] != FRAME_UPDATE) return 0;
+    if (UNLIKELY(!caller_has_room(caller, shard->options->outbox_bytes_max))) return 0;
+    updates.replies = link_reserve(&caller->link, UPDATES_MAX * FRAME_REPLY_BYTES);
+    if (UNLIKELY(updates.replies == NULL)) return 0;
+    bundles_init(&bundles, caller);
+    if (shard->options->shards_count > 1) updates.bundles = &bundles;
+    size_t bytes = shard->updates_take(&updates, data, size);
+    if (bytes == 0) return 0;
+    bundles_end(&bundles);
+    link_commit(&caller->link, updates.applied * FRAME_REPLY_BYTES);
+    uint32_t taken = updates.applied + bundles.pushed;
+    caller->seq_highest = max_u64(updates.seq, bundles.seq);
+    caller->seq_last = updates.seq_last;
+    caller->requests += taken;
+    caller->consumed_bytes += bytes;
+    caller->must_ack = true;
+    took(caller, bytes);
+    shard->work += taken;
+    count(&shard->counters.requests, taken);
+    return bytes;
+}
+
 int64_t run_from_caller(void *context, uint8_t *data, size_t size)
 {
     struct caller *caller = context;
@@ -680,11 +712,7 @@ int64_t run_from_caller(void *context, uint8_t *data, size_t size)
     size_t at = 0;
     while (at < size) {
         size_t plain;
-        while ((plain = caller->shard->updates_take(caller, data + at, size - at)) > 0) {
-            at += plain;
-            took(caller, plain);
-            caller->must_ack = true;
-        }
+        while ((plain = take_plain(caller, data + at, size - at)) > 0) at += plain;
         if (at == size) break;
         enum decoded decoded = run_decode(&run, caller, data + at, size - at, &refusal);
         size_t run_bytes = 0;

@@ -14,6 +14,8 @@
 #define RUN_MAX 32
 /* Longest text of an error reply. */
 #define ERROR_TEXT_BYTES_MAX 160
+/* Of the reply to an update or a removal. */
+#define CHANGED_REPLY_BYTES_MAX (FRAME_REPLY_BYTES + ERROR_TEXT_BYTES_MAX)
 
 /* One decoded request. */
 struct request {

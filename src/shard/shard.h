@@ -77,12 +77,14 @@ struct shard_counters {
     uint64_t sessions;
 };
 
-/* What a shard keeps of its lanes to another shard: see crossing.c. */
+/* What a shard keeps of its lanes to another shard: see crossing.c and bundle.c. */
 struct crossing_peer {
-    uint64_t promised_bytes; /* of replies that will come back */
-    uint64_t head_seen;      /* last position of the consumer that was looked up */
-    uint64_t resumed_turn;   /* the last one in which callers that waited for it went on ... */
-    uint64_t resumed_bytes;  /* ... and what they may send in it */
+    uint64_t promised_bytes;    /* of replies that will come back */
+    uint64_t head_seen;         /* last position of the consumer that was looked up */
+    uint64_t resumed_turn;      /* the last one in which callers that waited for it went on ... */
+    uint64_t resumed_bytes;     /* ... and what they may send in it */
+    struct mail_bundle *bundle; /* that is being written, */
+    uint32_t bundle_left;       /* and the updates that it may still take; 0: there is none */
 };
 
 /* The argument is the cache's definition, and how long stopping may take: a uint64_t, nanoseconds. */
@@ -202,12 +204,4 @@ size_t info_write(const struct shard *shard, char *buffer, size_t bytes);
 static inline void count(uint64_t *counter, uint64_t by)
 {
     count_up_u64(counter, by);
-}
-
-/* Counts `by` plain updates, each with its reply. */
-static inline void count_plain(struct shard_counters *counters, uint64_t by)
-{
-    count(&counters->requests, by);
-    count(&counters->updates, by);
-    count(&counters->replies, by);
 }

@@ -9,9 +9,13 @@
  *   2  find the entry by tag, fetch the record it points to and the record's index word
  *   3  compare the key, append the change, point the entry at it, write the reply
  *
- * Each pass takes PACE frames, then the next one takes its PACE, LAG frames behind, round and round:
- * so every line is asked for long before it is needed, and the requests for memory come evenly
+ * Each pass takes a group of PACE frames, then the next one takes the group before, round and round: so
+ * every line is asked for long before it is needed, and the requests for memory come evenly
  * (a core has no more than some twenty misses in flight, and waits when there are more).
+ *
+ * Who asks is a caller, or another shard with a bundle of one of its callers (bundle.c). A caller's
+ * frames may be other shards': the first pass reads them, if they have room, and the third pushes
+ * them to their lanes behind the own frames of their group, as slots do not wait for each other.
  *
  * A frame's first word holds length, type, flags and key length: one comparison with the word of
  * the frame before says that this one is plain as well, and one addition makes it the first word of
@@ -24,7 +28,8 @@
 
 #include "base/assert.h"
 #include "ring/slot.h"
-#include "shard/run.h"
+#include "shard/bundle.h"
+#include "shard/crossing.h"
 
 #ifdef VARIANT_V3
 #define UPDATES_TAKE updates_take_v3
@@ -33,11 +38,14 @@
 #endif
 
 #define PACE 16u
-#define LAG 16u
-/* Frames on their way through the passes. */
-#define PIPE (4 * LAG)
-/* Frames of one call: their replies go into the outbox unasked. */
-#define FRAMES_MAX 1024u
+/* Other shards' frames that are read with PACE own ones, at most. */
+#define FOREIGN_PACE 32u
+/* Groups on their way through the passes, a power of two. */
+#define PIPE 4u
+/* Numbers may have gaps: those of other shards' frames, and more. */
+#define STEP_MAX ((uint32_t)1 << 20)
+_Static_assert((uint64_t)STEP_MAX *UPDATES_MAX < (uint64_t)1 << 31,
+               "the upper half of a number does not depend on the order of own and foreign frames");
 /* How far the log's memory is fetched ahead of its end. A store to a line in no cache would wait. */
 #define LOG_AHEAD_BYTES 2048
 
@@ -52,6 +60,7 @@ struct block {
 
 /* Bodies up to this are copied whole, whatever their size; there is as much room behind them. */
 #define COPY_BYTES (4 * sizeof(struct block))
+_Static_assert(COPY_BYTES <= UPDATES_SLACK_BYTES, "a copy may go over the end of its frame");
 _Static_assert(COPY_BYTES <= LOG_SLACK_BYTES, "a copy may go over the end of its record");
 
 /* By a frame's flags: wants a reply, has no extension, and its value may have any size. */
@@ -126,6 +135,14 @@ struct plain {
     };
 };
 
+/* What is read at once, and goes from pass to pass together. */
+struct group {
+    struct plain own[PACE];
+    struct foreign foreign[FOREIGN_PACE];
+    unsigned own_count;
+    unsigned foreign_count;
+};
+
 /* ----------------------------------------------------------------------------- first pass */
 
 /* Reading of frames: what it needs of shard and cache, and where it is. */
@@ -134,18 +151,11 @@ struct reader {
     const struct table *table;
     uint64_t hash_seed;
     const uint8_t *at;
-    const uint8_t *end; /* of the data, less COPY_BYTES */
+    const uint8_t *end; /* of the data, less UPDATES_SLACK_BYTES */
     struct shape shape; /* of the last frame; it was plain */
     uint16_t cache;
-    bool alone; /* the only shard: every slot is its own */
+    struct bundles *bundles; /* NULL: every slot is this shard's */
 };
-
-static NO_INLINE bool is_own_slot(const struct shard *shard, const uint8_t *frame, size_t key_bytes)
-{
-    uint16_t slot = load_u16(frame + 10);
-    if (slot == FRAME_SLOT_ANY) slot = slot_of_key(frame + FRAME_REQUEST_BYTES, key_bytes);
-    return slot < SLOTS_COUNT && shard->slot_owner[slot] == shard->index;
-}
 
 /* Whether frames with this first word are plain; then the reader remembers their shape. */
 static bool is_plain(struct reader *reader, uint64_t first)
@@ -170,20 +180,26 @@ static ALWAYS_INLINE void take_in(const struct table *table, struct plain *plain
     __builtin_prefetch(plain->bucket, 1);
 }
 
-/* Reads one frame of any shape. False: there is none that is plain and this shard's. */
+/* Whether a frame lies at `at` that is plain; then the shape is its. */
+static ALWAYS_INLINE bool is_plain_next(struct reader *reader)
+{
+    const uint8_t *frame = reader->at;
+    if (frame >= reader->end) return false;
+    uint64_t first = load_u64(frame);
+    if (first != reader->shape.first && !is_plain(reader, first)) return false;
+    if (frame + reader->shape.padded > reader->end) return false;
+    return load_u16(frame + 8) == reader->cache;
+}
+
+/* Reads one frame of any shape. False: there is none that is plain. */
 static NO_INLINE bool read_frame(struct reader *reader, struct plain *plain)
 {
     const uint8_t *frame = reader->at;
-    const struct shape *shape = &reader->shape;
-    if (frame >= reader->end) return false;
-    uint64_t first = load_u64(frame);
-    if (first != shape->first && !is_plain(reader, first)) return false;
-    if (frame + shape->padded > reader->end) return false;
-    if (load_u16(frame + 8) != reader->cache) return false;
-    if (!reader->alone && !is_own_slot(reader->shard, frame, shape->key_bytes)) return false;
+    if (!is_plain_next(reader)) return false;
+    size_t key_bytes = reader->shape.key_bytes;
     const uint8_t *key = frame + FRAME_REQUEST_BYTES;
-    take_in(reader->table, plain, frame, hash_key(key, shape->key_bytes, reader->hash_seed));
-    reader->at = frame + shape->padded;
+    take_in(reader->table, plain, frame, hash_key(key, key_bytes, reader->hash_seed));
+    reader->at = frame + reader->shape.padded;
     return true;
 }
 
@@ -197,7 +213,7 @@ static ALWAYS_INLINE unsigned read_alike(struct reader *reader, struct plain *pl
     uint16_t cache = reader->cache;
     const uint8_t *frame = reader->at;
     const struct plain *begin = plain;
-    if (!reader->alone || reader->shape.key_bytes != 8) return 0;
+    if (reader->shape.key_bytes != 8) return 0;
     if (frame + count * padded > reader->end) return 0;
     for (const struct plain *end = plain + count; plain < end; plain++, frame += padded) {
         if (UNLIKELY(load_u64(frame) != first)) break;
@@ -216,6 +232,117 @@ static NO_INLINE unsigned read_frames(struct reader *reader, struct plain *plain
            read_frame(reader, plain + count))
         count++;
     return count;
+}
+
+/* Where there are other shards: the owner of the frame's slot, or UINT32_MAX. */
+static ALWAYS_INLINE uint32_t owner_of(const struct shard *shard, const uint8_t *frame,
+                                       size_t key_bytes)
+{
+    uint16_t slot = load_u16(frame + 10);
+    if (slot == FRAME_SLOT_ANY) slot = slot_of_key(frame + FRAME_REQUEST_BYTES, key_bytes);
+    return LIKELY(slot < SLOTS_COUNT) ? shard->slot_owner[slot] : UINT32_MAX;
+}
+
+/* What was read can be given up again, but not be found to be too much. */
+static ALWAYS_INLINE void take_room(struct bundles *bundles, uint32_t seq, uint32_t count,
+                                    size_t bytes_each)
+{
+    bundles->seq_read = seq;
+    bundles->count_left -= count;
+    bundles->bytes_left -= count * bytes_each;
+}
+
+/* Reads another shard's frame if it may be pushed later, without fail. */
+static bool read_foreign(struct bundles *bundles, struct group *group, struct foreign foreign)
+{
+    uint32_t seq = load_u32(foreign.frame + 12);
+    if (seq - bundles->seq_read - 1 >= STEP_MAX) return false;
+    if (!bundles->begun) bundles_begin(bundles);
+    if (bundles->count_left == 0 || bundles->bytes_left < foreign.bytes) return false;
+    take_room(bundles, seq, 1, foreign.bytes);
+    group->foreign[group->foreign_count++] = foreign;
+    return true;
+}
+
+static ALWAYS_INLINE bool is_full(const struct group *group)
+{
+    return group->own_count == PACE || group->foreign_count == FOREIGN_PACE;
+}
+
+/* As read_frame, where the frame may be another shard's. */
+static NO_INLINE bool read_frame_of_any(struct reader *reader, struct group *group)
+{
+    const uint8_t *frame = reader->at;
+    if (!is_plain_next(reader)) return false;
+    uint32_t bytes = reader->shape.padded;
+    uint32_t owner = owner_of(reader->shard, frame, reader->shape.key_bytes);
+    if (owner == reader->shard->index) {
+        if (!read_frame(reader, &group->own[group->own_count])) return false;
+        group->own_count++;
+        return true;
+    }
+    if (owner == UINT32_MAX || bytes > CROSSING_INLINE_BYTES_MAX) return false;
+    struct foreign foreign = {frame, bytes, owner};
+    if (!read_foreign(reader->bundles, group, foreign)) return false;
+    reader->at = frame + bytes;
+    return true;
+}
+
+/* As read_alike, where frames may be other shards'. */
+static ALWAYS_INLINE void read_alike_of_any(struct reader *reader, struct group *group)
+{
+    struct bundles *bundles = reader->bundles;
+    struct hash_of_8 hash = hash_of_8(reader->hash_seed);
+    struct shape shape = reader->shape;
+    uint16_t cache = reader->cache;
+    uint32_t index = reader->shard->index;
+    const uint8_t *frame = reader->at;
+    const uint8_t *last = reader->end - shape.padded;
+    struct plain *own = group->own + group->own_count;
+    struct foreign *begin = group->foreign + group->foreign_count;
+    struct foreign *foreign = begin;
+    uint32_t room = FOREIGN_PACE - group->foreign_count;
+    uint32_t seq = bundles->seq_read;
+    if (shape.key_bytes != 8 || shape.padded > CROSSING_INLINE_BYTES_MAX) return;
+    /* Near the end of the room one by one is right, too. */
+    if (bundles->bytes_left < (size_t)room * shape.padded) room = 0;
+    const struct foreign *end = begin + min_u64(room, bundles->count_left);
+    for (; own < group->own + PACE && frame <= last; frame += shape.padded) {
+        if (UNLIKELY(load_u64(frame) != shape.first)) break;
+        if (UNLIKELY(load_u16(frame + 8) != cache)) break;
+        uint32_t owner = owner_of(reader->shard, frame, 8);
+        if (owner == index) {
+            take_in(reader->table, own++, frame,
+                    hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
+            continue;
+        }
+        uint32_t step = load_u32(frame + 12) - seq;
+        if (UNLIKELY(owner == UINT32_MAX || foreign == end || step - 1 >= STEP_MAX)) break;
+        *foreign++ = (struct foreign){frame, shape.padded, owner};
+        seq += step;
+    }
+    reader->at = frame;
+    group->own_count = (unsigned)(own - group->own);
+    group->foreign_count = (unsigned)(foreign - group->foreign);
+    take_room(bundles, seq, (uint32_t)(foreign - begin), shape.padded);
+}
+
+static NO_INLINE void read_group_of_any(struct reader *reader, struct group *group)
+{
+    do read_alike_of_any(reader, group);
+    while (!is_full(group) && read_frame_of_any(reader, group));
+}
+
+/* Reads the next group. False: it has less than it might have, which ends the run. */
+static bool read_group(struct reader *reader, struct group *group)
+{
+    group->own_count = 0;
+    group->foreign_count = 0;
+    if (reader->bundles != NULL)
+        read_group_of_any(reader, group);
+    else
+        group->own_count = read_frames(reader, group->own);
+    return is_full(group);
 }
 
 /* ---------------------------------------------------------------------------- second pass */
@@ -495,9 +622,9 @@ static NO_INLINE bool apply_frame(const struct applying *applying, const struct 
     const uint8_t *frame = plain->frame;
     uint64_t first = load_u64(frame);
     struct shape shape = shape_of(first);
-    int32_t step = (int32_t)(load_u32(frame + 12) - (uint32_t)cursor->seq);
-    uint64_t seq = cursor->seq + (uint64_t)(int64_t)step;
-    if (step <= 0) return false;
+    uint32_t step = load_u32(frame + 12) - (uint32_t)cursor->seq;
+    uint64_t seq = cursor->seq + step;
+    if (step - 1 >= STEP_MAX) return false;
     if (applying->may_grow && session_must_grow(applying->session, seq)) return false;
     uint64_t *entry = plain->entry;
     if (!is_key(newest(applying, entry), frame, first)) {
@@ -536,9 +663,7 @@ static ALWAYS_INLINE void fetch_log(const uint8_t *at, const struct shape *shape
         __builtin_prefetch(at + line, 1);
 }
 
-/*
- * Applies frames of one shape, with keys of 8 bytes and consecutive numbers. Returns how many.
- */
+/* Applies frames of one shape with keys of 8 bytes. Returns how many. */
 static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const struct plain *plain,
                                           unsigned count, struct cursor *at, bool is_short)
 {
@@ -549,16 +674,17 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
     const struct plain *begin = plain;
     if (shape.key_bytes != 8 || applying.may_grow) return 0;
     if ((size_t)(cursor.end - cursor.at) < count * record_bytes(&shape)) return 0;
-    if (update.seq > UINT32_MAX - PACE) return 0;
+    if (update.seq > UINT32_MAX - PACE * STEP_MAX) return 0;
     shape.is_short = is_short; /* so that the compiler knows it, too */
     for (const struct plain *end = plain + count; plain < end; plain++) {
         update.frame = plain->frame;
         update.hash = plain->hash;
         update.entry = plain->entry;
         update.old = newest(&applying, update.entry);
-        update.seq++;
+        uint32_t step = load_u32(update.frame + 12) - update.seq;
         if (UNLIKELY(load_u64(update.frame) != shape.first)) break;
-        if (UNLIKELY(load_u32(update.frame + 12) != update.seq)) break;
+        if (UNLIKELY(step - 1 >= STEP_MAX)) break;
+        update.seq += step;
         if (UNLIKELY(!is_key(update.old, update.frame,
                              (uint64_t)8 << 48 | (uint64_t)FRAME_UPDATE << 32)))
             break;
@@ -566,9 +692,11 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
         if (UNLIKELY(!append(&applying, &update, &shape, &cursor))) break;
     }
     unsigned done = (unsigned)(plain - begin);
-    cursor.seq += done;
-    cursor.appended += done;
-    if (done > 0) cursor.size = batch_size_of_all(cursor.size, record_bytes(&shape));
+    if (done > 0) {
+        cursor.seq = cursor.seq >> 32 << 32 | load_u32(plain[-1].frame + 12);
+        cursor.appended += done;
+        cursor.size = batch_size_of_all(cursor.size, record_bytes(&shape));
+    }
     *at = cursor;
     return done;
 }
@@ -602,89 +730,112 @@ static unsigned apply_frames(const struct applying *applying, struct plain *plai
 
 /* ---------------------------------------------------------------------------- all of them */
 
-/* Takes frames until one is not plain; returns how many. */
-static unsigned take(struct reader *reader, const struct applying *applying, struct cursor *cursor)
+/* A run on its way through the passes. */
+struct pass {
+    struct reader reader;
+    struct applying applying;
+    struct cursor cursor;
+    const uint8_t *last; /* the last frame that was taken, own or foreign */
+    unsigned applied;
+};
+
+/*
+ * Applies the group's own frames and pushes the others. False: one must go the general way, and the
+ * reader is back there; what was before it is done, and nothing of what is behind it.
+ */
+static bool apply_group(struct pass *pass, struct group *group)
 {
-    struct plain pipe[PIPE];
-    unsigned read = 0;
+    unsigned done = apply_frames(&pass->applying, group->own, group->own_count, &pass->cursor);
+    bool is_whole = done == group->own_count;
+    unsigned pushed = group->foreign_count;
+    if (UNLIKELY(!is_whole)) {
+        pass->reader.at = group->own[done].frame;
+        while (pushed > 0 && group->foreign[pushed - 1].frame > pass->reader.at) pushed--;
+    }
+    pass->applied += done;
+    if (done > 0) pass->last = group->own[done - 1].frame;
+    if (pushed == 0) return is_whole;
+    bundles_push(pass->reader.bundles, group->foreign, pushed);
+    const uint8_t *last = group->foreign[pushed - 1].frame;
+    if (pass->last == NULL || last > pass->last) pass->last = last;
+    return is_whole;
+}
+
+/* Takes frames until one is not plain. */
+static void take(struct pass *pass)
+{
+    struct group pipe[PIPE];
+    unsigned read = 0; /* groups */
     unsigned probed = 0;
     unsigned applied = 0;
+    unsigned own = 0;
     unsigned late_at = 0;
     uint32_t late = 0;
     for (bool ended = false; !ended || applied < read;) {
         if (!ended) {
-            unsigned count = read_frames(reader, &pipe[read % PIPE]);
-            read += count;
-            ended = count < PACE || read == FRAMES_MAX;
+            struct group *group = &pipe[read++ % PIPE];
+            ended = !read_group(&pass->reader, group);
+            own += group->own_count;
+            ended = ended || own > UPDATES_MAX - PACE;
         }
-        if (UNLIKELY(late != 0)) probe_late(&pipe[late_at % PIPE], late, applying);
+        if (UNLIKELY(late != 0)) probe_late(pipe[late_at % PIPE].own, late, &pass->applying);
         late = 0;
-        if (probed < read && (ended || read - probed > LAG)) {
-            unsigned count = read - probed < PACE ? read - probed : PACE;
-            late_at = probed;
-            late = probe_frames(&pipe[probed % PIPE], count, applying);
-            probed += count;
+        if (probed < read && (ended || read - probed > 1)) {
+            struct group *group = &pipe[probed % PIPE];
+            late = probe_frames(group->own, group->own_count, &pass->applying);
+            late_at = probed++;
         }
-        if (applied < probed && (probed == read || probed - applied > LAG)) {
-            unsigned count = probed - applied < PACE ? probed - applied : PACE;
-            unsigned done = apply_frames(applying, &pipe[applied % PIPE], count, cursor);
-            applied += done;
-            if (done == count) continue;
-            reader->at = pipe[applied % PIPE].frame;
-            return applied;
-        }
+        if (applied < probed && (probed == read || probed - applied > 1))
+            if (!apply_group(pass, &pipe[applied++ % PIPE])) return;
     }
-    return applied;
 }
 
-size_t UPDATES_TAKE(struct caller *caller, const uint8_t *data, size_t size)
+size_t UPDATES_TAKE(struct updates *updates, const uint8_t *data, size_t size)
 {
-    struct shard *shard = caller->shard;
-    struct session *session = caller->session;
-    if (size < COPY_BYTES || shard->options->unbatched) return 0;
+    struct shard *shard = updates->shard;
+    struct session *session = updates->session;
+    struct bundles *bundles = updates->bundles;
+    updates->applied = 0;
+    if (size < UPDATES_SLACK_BYTES || shard->options->unbatched) return 0;
     uint16_t number = load_u16(data + 8);
     struct cache *cache = number < CACHES_MAX ? shard->caches[number] : NULL;
     if (UNLIKELY(cache == NULL || cache->definition->handler.function != NULL)) return 0;
-    if (UNLIKELY(!caller_has_room(caller, shard->options->outbox_bytes_max))) return 0;
     /* A session's number that was seen before may be a request sent again. */
-    if (UNLIKELY(session != NULL && session->seq_highest > caller->seq_highest)) return 0;
+    if (UNLIKELY(session != NULL && session->seq_highest > updates->seq)) return 0;
 
     struct store *store = &cache->store;
     struct session_entry unread = {0};
-    struct reader reader = {.shard = shard,
-                            .table = &store->table,
-                            .hash_seed = store->hash_seed,
-                            .at = data,
-                            .end = data + size - COPY_BYTES,
-                            .cache = number,
-                            .alone = shard->options->shards_count == 1};
-    struct applying applying = {.store = store,
-                                .arena = store->segments->base,
-                                .index = store->segments->index,
-                                .segments = store->segments->segments,
-                                .slots = store->slots,
-                                .session_id = caller->session_id,
-                                .session = session,
-                                .remembered = session != NULL ? session->entries : &unread,
-                                .remembered_mask = session != NULL ? (uint32_t)session->mask : 0,
-                                .may_grow = session != NULL && session->mask < SESSION_WINDOW - 1};
-    struct cursor cursor = {.seq = caller->seq_highest};
-    cursor_load(&cursor, store);
-    cursor.reply = link_reserve(&caller->link, FRAMES_MAX * FRAME_REPLY_BYTES);
-    if (UNLIKELY(cursor.reply == NULL)) return 0;
-    unsigned taken = take(&reader, &applying, &cursor);
-    if (taken == 0) return 0;
-    cursor_store(&cursor, store);
-    size_t bytes = (size_t)(reader.at - data);
-    caller->seq_highest = cursor.seq;
-    if (session != NULL) session->seq_highest = caller->seq_highest;
-    link_commit(&caller->link, taken * FRAME_REPLY_BYTES);
-    caller->seq_last = (uint32_t)caller->seq_highest;
-    caller->requests += taken;
-    caller->consumed_bytes += bytes;
-    shard->appended_bytes += bytes;
-    shard->work += taken;
-    count_plain(&shard->counters, taken);
+    struct pass pass = {
+        .reader = {.shard = shard,
+                   .table = &store->table,
+                   .hash_seed = store->hash_seed,
+                   .at = data,
+                   .end = data + size - UPDATES_SLACK_BYTES,
+                   .cache = number,
+                   .bundles = bundles},
+        .applying = {.store = store,
+                     .arena = store->segments->base,
+                     .index = store->segments->index,
+                     .segments = store->segments->segments,
+                     .slots = store->slots,
+                     .session_id = updates->session_id,
+                     .session = session,
+                     .remembered = session != NULL ? session->entries : &unread,
+                     .remembered_mask = session != NULL ? (uint32_t)session->mask : 0,
+                     .may_grow = session != NULL && session->mask < SESSION_WINDOW - 1},
+        .cursor = {.seq = updates->seq, .reply = updates->replies}};
+    cursor_load(&pass.cursor, store);
+    take(&pass);
+    if (pass.last == NULL) return 0;
+    cursor_store(&pass.cursor, store);
+    size_t bytes = (size_t)(pass.reader.at - data);
+    updates->applied = pass.applied;
+    updates->seq = pass.cursor.seq;
+    updates->seq_last = load_u32(pass.last + 12);
+    if (session != NULL && pass.applied > 0) session->seq_highest = updates->seq;
+    shard->appended_bytes += bytes - (bundles != NULL ? bundles->pushed_bytes : 0);
+    count(&shard->counters.updates, pass.applied);
+    count(&shard->counters.replies, pass.applied);
     return bytes;
 }
 

@@ -1,7 +1,9 @@
 /*
  * The short way through a shard (updates.c) against the general one (run.c): for the same random
  * stream, in the same pieces, both must answer the same bytes and leave the same log behind, byte
- * for byte. A failure names its seed: `test_updates SEED` replays that one alone.
+ * for byte. Some nodes have several shards, so that what is another one's crosses in bundles
+ * (bundle.c) on one side and one by one on the other. A failure names its seed: `test_updates SEED`
+ * replays that one alone.
  */
 #include "shard/updates.h"
 
@@ -15,6 +17,7 @@
 
 #include "base/assert.h"
 #include "base/rng.h"
+#include "shard/crossing.h"
 #include "tests/support/node.h"
 
 #define SEEDS 80
@@ -26,9 +29,9 @@ static uint64_t seed_first = 1;
 static uint64_t seed_last = SEEDS;
 
 /* Takes nothing: everything goes the general way. */
-static size_t take_nothing(struct caller *caller, const uint8_t *data, size_t size)
+static size_t take_nothing(struct updates *updates, const uint8_t *data, size_t size)
 {
-    (void)caller;
+    (void)updates;
     (void)data;
     (void)size;
     return 0;
@@ -45,9 +48,9 @@ static int32_t pass_on(struct request_context *context, const void *verb)
 struct side {
     struct node node;
     struct peer peer;
+    bool is_tight; /* turns take less, and not the same: only the last ACK counts */
     struct stream heard;
-    uint64_t acked_requests;
-    uint64_t acked_bytes;
+    struct stream acked; /* what was said with each ACK */
 };
 
 struct world {
@@ -57,7 +60,8 @@ struct world {
     uint64_t session;
     uint64_t seq;
     uint32_t shards;
-    bool is_tight; /* the outbox is small and is held now and then */
+    uint32_t calm; /* what is no plain update is so many times rarer */
+    bool is_tight; /* outbox and lanes are small, and sends are held now and then */
 };
 
 static uint64_t below(struct world *world, uint64_t bound)
@@ -68,6 +72,11 @@ static uint64_t below(struct world *world, uint64_t bound)
 static bool one_in(struct world *world, uint64_t n)
 {
     return below(world, n) == 0;
+}
+
+static bool rarely_one_in(struct world *world, uint64_t n)
+{
+    return one_in(world, n * world->calm);
 }
 
 /* ---------------------------------------------------------------------------- the stream */
@@ -86,18 +95,18 @@ static const char *random_key(struct world *world, struct text *text)
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     int bytes = snprintf(text->data, sizeof text->data, shape, number);
 #pragma GCC diagnostic pop
-    if (one_in(world, 60)) {
+    if (rarely_one_in(world, 60)) {
         memset(text->data + bytes, 'x', (size_t)(101 - bytes)); /* 100 are allowed */
         text->data[one_in(world, 2) ? 100 : 101] = 0;
     }
-    return one_in(world, 200) ? "" : text->data;
+    return rarely_one_in(world, 200) ? "" : text->data;
 }
 
 static struct bytes random_value(struct world *world)
 {
     static uint8_t bytes[20064];
     size_t size = one_in(world, 10) ? (size_t)below(world, 3000) : (size_t)below(world, 140);
-    if (one_in(world, 300)) size = 19990 + (size_t)below(world, 20); /* 20000 are allowed */
+    if (rarely_one_in(world, 300)) size = 19990 + (size_t)below(world, 20); /* 20000 are allowed */
     for (size_t i = 0; i < size; i += 8) {
         uint64_t word = rng_next(&world->rng);
         memcpy(bytes + i, &word, sizeof word);
@@ -108,7 +117,7 @@ static struct bytes random_value(struct world *world)
 /* The next number; now and then with a gap, one that was, or one that is too old. */
 static uint32_t random_seq(struct world *world)
 {
-    uint64_t what = below(world, 100);
+    uint64_t what = below(world, 100 * (uint64_t)world->calm);
     if (what < 3) return (uint32_t)(world->seq - below(world, min_u64(world->seq, 2000)));
     if (what < 4) return (uint32_t)(world->seq - min_u64(world->seq, 20000));
     world->seq += what < 6 ? below(world, 500) : 1;
@@ -117,7 +126,7 @@ static uint32_t random_seq(struct world *world)
 
 static uint16_t random_slot(struct world *world, const char *key)
 {
-    if (one_in(world, 200)) return (uint16_t)below(world, 65536);
+    if (rarely_one_in(world, 200)) return (uint16_t)below(world, 65536);
     if (one_in(world, 2)) return FRAME_SLOT_ANY;
     return slot_of_key(key, strlen(key));
 }
@@ -134,7 +143,7 @@ static void put_ask(struct world *world, struct stream *stream)
                       .seq = random_seq(world),
                       .key = bytes_of(key),
                       .value = random_value(world)};
-    switch (below(world, 40)) {
+    switch (below(world, 40 * (uint64_t)world->calm)) {
     case 0: ask.type = FRAME_REMOVE; break;
     case 1: ask.type = FRAME_GET; break;
     case 2: ask.want = (uint8_t)below(world, 4); break;
@@ -181,8 +190,8 @@ static void side_hear(struct side *side)
             continue;
         }
         memcpy(&ack, prefix, sizeof ack);
-        side->acked_requests = ack.requests;
-        side->acked_bytes = ack.consumed_bytes;
+        if (side->is_tight) side->acked.bytes = 0;
+        stream_put(&side->acked, &ack, sizeof ack);
     }
 }
 
@@ -199,6 +208,7 @@ static void side_reconnect(struct side *side, const struct world *world)
 static void side_close(struct side *side)
 {
     stream_free(&side->heard);
+    stream_free(&side->acked);
     peer_free(&side->peer);
     node_close(&side->node);
 }
@@ -238,6 +248,15 @@ static void sort_frames(struct stream *heard)
     *heard = sorted;
 }
 
+/* And empties them. */
+static void compare_streams(struct stream *a, struct stream *b)
+{
+    assert_int_equal(a->bytes, b->bytes);
+    if (a->bytes > 0) assert_memory_equal(a->data, b->data, a->bytes);
+    a->bytes = 0;
+    b->bytes = 0;
+}
+
 static void compare_heard(struct world *world)
 {
     struct side *a = &world->sides[0];
@@ -248,12 +267,8 @@ static void compare_heard(struct world *world)
         sort_frames(&a->heard);
         sort_frames(&b->heard);
     }
-    assert_int_equal(a->heard.bytes, b->heard.bytes);
-    if (a->heard.bytes > 0) assert_memory_equal(a->heard.data, b->heard.data, a->heard.bytes);
-    assert_int_equal(a->acked_requests, b->acked_requests);
-    assert_int_equal(a->acked_bytes, b->acked_bytes);
-    a->heard.bytes = 0;
-    b->heard.bytes = 0;
+    compare_streams(&a->heard, &b->heard);
+    compare_streams(&a->acked, &b->acked);
 }
 
 static void compare_slot(const struct store *a, const struct store *b, uint16_t slot)
@@ -289,6 +304,11 @@ static void compare_stores(struct world *world)
         assert_int_equal(a->counters.errors, b->counters.errors);
         assert_int_equal(a->counters.replies, b->counters.replies);
         assert_int_equal(a->counters.requests, b->counters.requests);
+        assert_int_equal(a->counters.crossed_out, b->counters.crossed_out);
+        assert_int_equal(a->counters.crossed_in, b->counters.crossed_in);
+        assert_int_equal(a->handed_over, 0);
+        for (uint32_t peer = 0; peer < world->shards; peer++)
+            assert_int_equal(a->crossing[peer].promised_bytes, 0);
         assert_int_equal(a->sessions.count, b->sessions.count);
         assert_int_equal(a->sessions.bytes, b->sessions.bytes);
         for (uint32_t cache = 0; cache < a->caches_count; cache++) {
@@ -315,6 +335,31 @@ static void hold(struct world *world, bool held)
         fake_io_hold_sends(world->sides[i].node.ios[0], world->sides[i].peer.conn, held);
 }
 
+/* What may be owed at the end of a turn: an outbox and one reply more, half a lane. */
+static void check_bounds(const struct side *side)
+{
+    const struct shard_options *options = &side->node.options;
+    const struct shard *shard = side->node.shards[0];
+    size_t reply_bytes_max = FRAME_REPLY_BYTES + CROSSING_INLINE_BYTES_MAX;
+    for (uint32_t i = 0; i < shard->callers_fresh; i++)
+        assert_true(shard->callers[i].reserved_bytes <=
+                    options->outbox_bytes_max + reply_bytes_max);
+    for (uint32_t peer = 0; peer < options->shards_count; peer++) {
+        if (peer == shard->index) continue;
+        const struct lane *lane = shard->mailbox->out[peer];
+        assert_true(shard->crossing[peer].promised_bytes <= options->lane_bytes / 2);
+        assert_true(lane->producer.tail - lane->consumed.head <= options->lane_bytes / 2);
+    }
+}
+
+/* Both sides go on; what they send each other is looked at before it is taken. */
+static void turn(struct side *side)
+{
+    node_turn_one(&side->node, 0);
+    check_bounds(side);
+    for (uint32_t i = 1; i < side->node.options.shards_count; i++) node_turn_one(&side->node, i);
+}
+
 static void step(struct world *world)
 {
     struct stream stream = {0};
@@ -328,7 +373,7 @@ static void step(struct world *world)
         piece = min_u64(piece, stream.bytes - at);
         for (unsigned i = 0; i < 2; i++) {
             peer_send(&world->sides[i].peer, stream.data + at, piece);
-            node_turn(&world->sides[i].node);
+            turn(&world->sides[i]);
         }
         at += piece;
     }
@@ -347,14 +392,20 @@ static void run_world(uint64_t seed, updates_fn take)
     print_message("%s\n", text);
     world = (struct world){.seed = seed, .seq = 0};
     rng_init(&world.rng, seed);
-    world.shards = one_in(&world, 3) ? 2 : 1;
+    world.shards = one_in(&world, 2) ? 1 : 2 + (uint32_t)below(&world, 2);
+    world.calm = one_in(&world, 2) ? 1 : 20;
     world.is_tight = one_in(&world, 3);
     world.session = one_in(&world, 4) ? 0 : rng_next(&world.rng) | 1;
     if (one_in(&world, 4)) world.seq = ((uint64_t)1 << 32) - below(&world, 3000);
     struct shard_options options = node_options(world.shards);
-    if (world.is_tight) options.outbox_bytes_max = 1000 + (size_t)below(&world, 8000);
+    if (world.is_tight) {
+        if (one_in(&world, 2)) options.outbox_bytes_max = 1000 + (size_t)below(&world, 8000);
+        options.lane_bytes = 32 * KIB << below(&world, 3);
+    }
     side_open(&world.sides[0], &options, take);
     side_open(&world.sides[1], &options, take_nothing);
+    world.sides[0].is_tight = world.is_tight;
+    world.sides[1].is_tight = world.is_tight;
     for (unsigned i = 0; i < STEPS; i++) {
         if (i == 0 || one_in(&world, 15))
             for (unsigned side = 0; side < 2; side++) side_reconnect(&world.sides[side], &world);

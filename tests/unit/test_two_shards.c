@@ -198,6 +198,157 @@ static void info_tells_of_both_shards(void **unused)
     assert_non_null(memmem(text.data, text.size, "\"shard\":1,", 10));
 }
 
+/* ------------------------------------------------------------------------------ bundles */
+
+static void send_updates(uint32_t count, const char *const keys[2])
+{
+    struct stream stream = {0};
+    for (uint32_t seq = 1; seq <= count; seq++) {
+        struct ask ask = ask_update(seq, keys[seq % 2], "value");
+        stream_ask(&stream, &ask);
+    }
+    peer_send_stream(&peer, &stream);
+}
+
+/* The next reply is OK; its offset goes up by one with each of its key. */
+static uint32_t expect_next_offset(uint64_t offsets[2])
+{
+    struct frame_reply reply;
+    assert_non_null(peer_next_answer(&peer));
+    memcpy(&reply, peer.frame, sizeof reply);
+    assert_int_equal(reply.type, FRAME_REPLY);
+    assert_int_equal(reply.code, 0);
+    assert_int_equal(reply.flags, 0);
+    assert_int_equal(reply.offset, ++offsets[reply.seq % 2]);
+    return reply.seq;
+}
+
+static void plain_updates_cross_in_one_mail(void **unused)
+{
+    (void)unused;
+    const uint32_t count = 200;
+    send_updates(count, (const char *const[2]){near_key, far_key});
+    node_turn_one(&node, 0);
+    struct lane *there = node.shards[1]->mailbox->in[0];
+    const struct mail *mail = lane_peek(there);
+    assert_non_null(mail);
+    assert_int_equal(mail->kind, MAIL_BUNDLE);
+    assert_int_equal(node.shards[0]->counters.requests, count);
+    assert_int_equal(node.shards[0]->handed_over, count / 2);
+    node_turn_one(&node, 1);
+    const struct mail *replies = lane_peek(node.shards[0]->mailbox->in[1]);
+    assert_non_null(replies);
+    assert_int_equal(replies->kind, MAIL_BUNDLE_REPLIES);
+    assert_int_equal(node.shards[1]->counters.crossed_in, count / 2);
+    node_settle(&node);
+    uint64_t offsets[2] = {0, 0};
+    for (uint32_t i = 0; i < count; i++) expect_next_offset(offsets);
+    assert_int_equal(node.shards[0]->counters.keys, 1);
+    assert_int_equal(node.shards[1]->counters.keys, 1);
+}
+
+/* So that there are long ones, short ones, and one at each end of the lane's memory. */
+static void bundles_go_round_the_lane(void **unused)
+{
+    (void)unused;
+    uint64_t offsets[2] = {0, 0};
+    uint32_t seq = 0;
+    for (uint32_t round = 0; round < 400; round++) {
+        struct stream stream = {0};
+        for (uint32_t count = round * 7 % 300 + 1; count > 0; count--) {
+            struct ask ask = ask_update(2 * ++seq + 1, far_key, "a value");
+            ask.value.size = count % 8;
+            stream_ask(&stream, &ask);
+        }
+        peer_send_stream(&peer, &stream);
+        node_settle(&node);
+    }
+    assert_true(node.shards[0]->mailbox->out[1]->producer.tail > 10 * node.options.lane_bytes);
+    for (uint32_t i = 1; i <= seq; i++) assert_int_equal(expect_next_offset(offsets), 2 * i + 1);
+    assert_int_equal(node.shards[1]->counters.updates, seq);
+}
+
+/* A near one that is not plain any more when it is applied gives those behind it up again. */
+static void nothing_crosses_twice_when_a_run_ends_early(void **unused)
+{
+    (void)unused;
+    struct stream stream = {0};
+    const uint32_t count = 300;
+    peer_ask(&peer, ask_update(1, near_key, "v"));
+    node_settle(&node);
+    peer_expect_offset(&peer, 1, 1);
+    for (uint32_t seq = 2; seq <= count; seq++) {
+        struct ask ask = ask_update(seq, seq % 5 == 0 ? near_key : far_key, "v");
+        /* A slot of the same shard, but not the key's. */
+        if (seq % 35 == 0) ask.slot = slot_of_key(near_key, strlen(near_key)) ^ 1;
+        stream_ask(&stream, &ask);
+    }
+    peer_send_stream(&peer, &stream);
+    node_settle(&node);
+    uint64_t far = 0;
+    uint32_t near = 0;
+    for (uint32_t i = 2; i <= count; i++) {
+        struct frame_reply reply;
+        assert_non_null(peer_next_answer(&peer));
+        memcpy(&reply, peer.frame, sizeof reply);
+        assert_int_equal(reply.code,
+                         reply.seq % 35 == 0 ? reply_code(OUTCOME_FAIL, ERROR_INVALID) : 0);
+        if (reply.seq % 5 != 0)
+            assert_int_equal(reply.offset, ++far);
+        else
+            near++;
+    }
+    assert_int_equal(near, count / 5);
+    assert_int_equal(node.shards[1]->counters.updates, far);
+    assert_int_equal(node.shards[1]->counters.duplicates, 0);
+    peer_expect_silence(&peer);
+}
+
+static void what_of_a_bundle_was_sent_again_is_known(void **unused)
+{
+    (void)unused;
+    const char *const keys[2] = {near_key, far_key};
+    send_updates(100, keys);
+    node_settle(&node);
+    uint64_t offsets[2] = {0, 0};
+    for (uint32_t i = 0; i < 100; i++) expect_next_offset(offsets);
+    peer_hang_up(&peer);
+    node_settle(&node);
+    peer_free(&peer);
+    peer = peer_greeted(&node, 0, SESSION, 1);
+    send_updates(120, keys);
+    node_settle(&node);
+    uint32_t duplicates = 0;
+    for (uint32_t i = 0; i < 120; i++) {
+        struct frame_reply reply;
+        assert_non_null(peer_next_answer(&peer));
+        memcpy(&reply, peer.frame, sizeof reply);
+        assert_int_equal(reply.code, 0);
+        assert_int_equal(reply.offset, (reply.seq + 1) / 2);
+        assert_int_equal(reply.flags, reply.seq <= 100 ? REPLY_DUPLICATE : 0);
+        duplicates += reply.flags == REPLY_DUPLICATE;
+    }
+    assert_int_equal(duplicates, 100);
+}
+
+static void a_bundle_whose_session_finds_no_memory_is_refused_in_whole(void **unused)
+{
+    (void)unused;
+    struct shard_options options = node_options(2);
+    options.sessions_bytes_max = 1; /* the caller has none, so its shard needs none */
+    node_open(&node, &options);
+    node_add_cache(&node, "demo", verbs, 1, NULL);
+    peer = peer_greeted(&node, 0, 0, 1);
+    node_key(&node, 0, "near", near_key);
+    node_key(&node, 1, "far", far_key);
+    node.shards[0]->callers[0].session_id = SESSION;
+    for (uint32_t seq = 1; seq <= 20; seq++) peer_ask(&peer, ask_update(seq, far_key, "v"));
+    node_settle(&node);
+    for (uint32_t seq = 1; seq <= 20; seq++)
+        peer_expect_failure(&peer, seq, ERROR_NO_MEMORY, "no memory to remember the session");
+    assert_int_equal(node.shards[1]->counters.updates, 0);
+}
+
 /* ------------------------------------------------------------------------------ sessions */
 
 static void expect_duplicate(uint32_t seq, uint64_t offset)
@@ -622,6 +773,11 @@ int main(void)
         TEST(what_nobody_wants_to_hear_of_comes_back_as_nothing),
         TEST(a_key_that_info_has_crosses_no_lane),
         TEST(info_tells_of_both_shards),
+        TEST(plain_updates_cross_in_one_mail),
+        TEST(bundles_go_round_the_lane),
+        TEST(nothing_crosses_twice_when_a_run_ends_early),
+        TEST(what_of_a_bundle_was_sent_again_is_known),
+        TEST_OWN(a_bundle_whose_session_finds_no_memory_is_refused_in_whole),
         TEST(the_owner_knows_what_was_sent_again),
         TEST(what_is_late_is_not_done),
         TEST(what_was_done_before_is_never_late),
