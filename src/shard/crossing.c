@@ -225,15 +225,6 @@ struct session *crossing_session(struct shard *shard, uint64_t id)
     return id == 0 ? NULL : sessions_use(&shard->sessions, id);
 }
 
-/* Its deadline has passed. What its session knows is answered all the same: it has been done. */
-static bool is_late(const struct shard *shard, const struct request *request)
-{
-    uint32_t address;
-    if (LIKELY(request->deadline_ns == 0 || shard->now_ns <= request->deadline_ns)) return false;
-    return request->session == NULL ||
-           session_probe(request->session, request->store.seq_whole, &address) == SESSION_NEW;
-}
-
 static void apply_with_reply(struct incoming *incoming, struct shard *shard, uint32_t from,
                              struct mail *reply_mail)
 {
@@ -247,7 +238,7 @@ static void apply_with_reply(struct incoming *incoming, struct shard *shard, uin
         reply->caller = request->caller;
         reply->generation = request->generation;
     }
-    if (UNLIKELY(is_late(shard, request)))
+    if (UNLIKELY(request_is_late(shard, request)))
         request_fail(&context, ERROR_TIMEOUT, "its deadline passed before it was handled", 0, 0);
     else if (UNLIKELY(request->session == NULL && request->store.session != 0))
         request_fail(&context, ERROR_NO_MEMORY, "no memory to remember the session", 0, 0);

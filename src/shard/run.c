@@ -504,6 +504,14 @@ void request_apply(struct request_context *context)
     }
 }
 
+bool request_is_late(const struct shard *shard, const struct request *request)
+{
+    uint32_t address;
+    if (LIKELY(request->deadline_ns == 0 || shard->now_ns <= request->deadline_ns)) return false;
+    return request->session == NULL ||
+           session_probe(request->session, request->store.seq_whole, &address) == SESSION_NEW;
+}
+
 /* ------------------------------------------------------------------------- from a caller */
 
 struct run {
@@ -590,22 +598,13 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
     return decoded;
 }
 
-/* Its deadline has passed. What its session knows is answered all the same: it has been done. */
-static bool is_late(const struct shard *shard, const struct request *request)
-{
-    uint32_t address;
-    if (LIKELY(request->deadline_ns == 0 || shard->now_ns <= request->deadline_ns)) return false;
-    return request->session == NULL ||
-           session_probe(request->session, request->store.seq_whole, &address) == SESSION_NEW;
-}
-
 /* Applies one request, here or over there. False: no room, nothing was done. */
 static ALWAYS_INLINE bool run_one(struct caller *caller, struct request *request, bool foreign)
 {
     struct shard *shard = caller->shard;
     if (UNLIKELY(foreign)) return crossing_try_send(caller, request);
     struct request_context context = {.shard = shard, .caller = caller, .request = request};
-    if (UNLIKELY(is_late(shard, request)))
+    if (UNLIKELY(request_is_late(shard, request)))
         request_fail(&context, ERROR_TIMEOUT, "its deadline passed before it was handled", 0, 0);
     else
         request_apply(&context);

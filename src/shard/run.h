@@ -62,6 +62,9 @@ enum decoded request_decode(struct request *request, struct shard *shard, const 
 /* Applies one prepared request and writes its reply. */
 void request_apply(struct request_context *context);
 
+/* Its deadline has passed. What its session knows is answered all the same: it has been done. */
+bool request_is_late(const struct shard *shard, const struct request *request);
+
 /* Replies: `value` may be NULL with 0 bytes. Used by handlers too. -EALREADY: replied before. */
 int request_reply(struct request_context *context, uint16_t code, enum value_type type,
                   const void *value, size_t bytes);
