@@ -43,6 +43,10 @@
 #define BATCH_MAX 1024
 #define IN_BYTES ((size_t)256 * KIB)
 #define SILENT_MS 10000
+/* Warming up goes on in steps of this until memory grows by less than the slack, or this long. */
+#define SETTLE_CHUNK_BYTES (64 * MIB)
+#define SETTLE_SLACK_BYTES (4 * MIB)
+#define SETTLE_NS (30 * NS_PER_S)
 
 /* The one connection. */
 struct crossing {
@@ -336,14 +340,36 @@ static int measure_course(struct crossing *crossing, uint32_t set, double *ns_pe
     return 0;
 }
 
+/*
+ * Writes keys of both sets until the node's memory grows no more, as its first touches cost more
+ * than the work; but for no more than ten times the messages of a run.
+ */
+static int warm_up(struct crossing *crossing)
+{
+    const struct crossing_case *about = crossing->about;
+    uint64_t chunk = max_u64(2 * about->keys, SETTLE_CHUNK_BYTES / about->message_bytes);
+    uint64_t batches = max_u64(chunk / crossing->batch, 1);
+    uint64_t left = 10 * about->records;
+    uint64_t begin_ns = clock_now_ns();
+    uint64_t before_bytes;
+    progress_say("%s, warming up", about->step);
+    do {
+        before_bytes = nodes_resident_bytes(&crossing->nodes) + SETTLE_SLACK_BYTES;
+        left -= min_u64(left, 2 * chunk);
+        int err = run_batches(crossing, crossing->keys[0], batches);
+        if (err == 0) err = run_batches(crossing, crossing->keys[1], batches);
+        if (err < 0) return err;
+    } while (nodes_resident_bytes(&crossing->nodes) > before_bytes && left > 0 &&
+             clock_now_ns() - begin_ns < SETTLE_NS);
+    return 0;
+}
+
 /* The shares that crossed are taken over all runs. */
 static int measure_runs(struct crossing *crossing, struct crossing_result *result)
 {
-    uint64_t warm = max_u64(2 * crossing->about->keys / crossing->batch, 1);
     uint64_t before = 0;
     uint64_t after = 0;
-    int err = run_batches(crossing, crossing->keys[0], warm);
-    if (err == 0) err = run_batches(crossing, crossing->keys[1], warm);
+    int err = warm_up(crossing);
     crossing->replies = 0;
     if (err == 0) err = ask_crossed(crossing, &before);
     for (uint32_t run = 0; err == 0 && run < crossing->about->runs; run++) {

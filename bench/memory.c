@@ -14,6 +14,7 @@
 #include "base/memory.h"
 #include "bench/bench.h"
 #include "bench/feeder.h"
+#include "bench/nodes.h"
 #include "cli/command.h"
 
 struct memory_options {
@@ -33,16 +34,6 @@ struct memory_bench {
     uint64_t highest_bytes;
 };
 
-static uint64_t resident_bytes(void)
-{
-    unsigned long long pages[2] = {0};
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (file == NULL) return 0;
-    int read = fscanf(file, "%llu %llu", &pages[0], &pages[1]);
-    fclose(file);
-    return read == 2 ? pages[1] * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
-}
-
 static void turn_watched(struct feeder *feeder, struct shard *shard, void *context)
 {
     struct memory_bench *bench = context;
@@ -57,7 +48,7 @@ static void print_phase(const struct memory_bench *bench, int64_t overwritten)
     double keys = (double)options->keys;
     double payload = (double)(FEEDER_KEY_BYTES + options->value);
     double bytes = (double)feeder_totals_of(&bench->feeder).memory_bytes;
-    double resident = (double)(resident_bytes() - bench->resident_before);
+    double resident = (double)(process_resident_bytes(getpid()) - bench->resident_before);
     double loaded = (double)bench->loaded_bytes;
     double highest = (double)bench->highest_bytes;
     if (options->json)
@@ -87,7 +78,7 @@ static void run(struct memory_bench *bench)
                                     .history_bytes_max = (size_t)options->history,
                                     .garbage_bytes_max = (size_t)options->garbage};
     feeder_open(&bench->feeder, &wanted);
-    bench->resident_before = resident_bytes();
+    bench->resident_before = process_resident_bytes(getpid());
     for (int64_t i = 0; i <= options->overwrites; i++) {
         feeder_feed(&bench->feeder, FEEDER_UPDATE, keys,
                     i == 0 ? feeder_key_in_order : feeder_key_scattered, turn_watched, bench);

@@ -209,6 +209,26 @@ uint64_t nodes_cpu_ns(const struct nodes *nodes)
     return sum;
 }
 
+uint64_t process_resident_bytes(pid_t pid)
+{
+    char path[64];
+    unsigned long long pages[2] = {0};
+    snprintf(path, sizeof path, "/proc/%d/statm", (int)pid);
+    FILE *file = fopen(path, "re");
+    if (file == NULL) return 0;
+    int read = fscanf(file, "%llu %llu", &pages[0], &pages[1]);
+    fclose(file);
+    return read == 2 ? pages[1] * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+}
+
+uint64_t nodes_resident_bytes(const struct nodes *nodes)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < nodes->count; i++)
+        if (nodes->list[i].pid > 0) sum += process_resident_bytes(nodes->list[i].pid);
+    return sum;
+}
+
 bool nodes_is_listening(const char *address)
 {
     struct sockaddr_in to = {.sin_family = AF_INET};

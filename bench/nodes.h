@@ -49,5 +49,9 @@ void nodes_pause(const struct nodes *nodes);
 void nodes_resume(const struct nodes *nodes);
 /* CPU time of a node's threads from the kernel, where it is ours; else 0. */
 uint64_t nodes_cpu_ns(const struct nodes *nodes);
+/* Memory of a process that is in use, from the kernel; 0: unknown. */
+uint64_t process_resident_bytes(pid_t pid);
+/* The sum of all nodes that are ours. */
+uint64_t nodes_resident_bytes(const struct nodes *nodes);
 /* Whether anybody accepts a TCP connection at "HOST:PORT" of this machine. */
 bool nodes_is_listening(const char *address);
