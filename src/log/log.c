@@ -32,8 +32,6 @@ void log_init(struct log *log, struct segments *segments, const struct log_optio
                         .history_first = SEGMENT_NONE,
                         .stream_next = 1,
                         .options = *options};
-    uint64_t history_max = (uint64_t)LOG_HISTORY_SEGMENTS_MAX * SEGMENT_UNIT_BYTES;
-    log->options.history_bytes_max = min_u64(options->history_bytes_max, history_max);
 }
 
 static struct segment *segment_at(const struct log *log, uint32_t number)
@@ -103,11 +101,12 @@ static void history_trim(struct log *log)
 {
     while (log->history_first != log->active) {
         struct segment *segment = segment_at(log, log->history_first);
+        bool is_too_old = log->active_seq - segment->seq >= LOG_HISTORY_SEGMENTS_MAX;
         bool bytes_kept = log->history_bytes - segment->bytes < log->options.history_bytes_max;
         uint64_t records_max = log->options.history_records_max;
         bool records_kept =
             records_max == 0 || log->history_records - segment->changes_count < records_max;
-        if (bytes_kept && records_kept) return;
+        if (bytes_kept && records_kept && !is_too_old) return;
         history_pop(log);
     }
 }

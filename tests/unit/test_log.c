@@ -331,6 +331,25 @@ static void marks_are_compared_over_the_end_of_their_numbers(void **state)
     close_log(&fixture);
 }
 
+/* However few bytes they have, as after many records that left half of a segment empty. */
+static void a_history_has_no_more_segments_than_marks_can_tell_apart(void **state)
+{
+    (void)state;
+    struct fixture fixture;
+    open_log(&fixture, GIB, 0);
+    for (unsigned i = 0; i < 3; i++) append(&fixture, 5, RECORD_OF_A_UNIT);
+    log_seal(&fixture.log);
+    assert_int_equal(history_segments(&fixture.log), 2);
+    fixture.log.active_seq += LOG_HISTORY_SEGMENTS_MAX - 3;
+    append(&fixture, 5, RECORD_OF_A_UNIT);
+    assert_int_equal(history_segments(&fixture.log), 2);
+    append(&fixture, 5, RECORD_OF_A_UNIT);
+    append(&fixture, 5, RECORD_OF_A_UNIT);
+    log_seal(&fixture.log);
+    assert_int_equal(history_segments(&fixture.log), 2);
+    close_log(&fixture);
+}
+
 /* ---------------------------------------------------------------------------- taking out */
 
 static void newest_changes_come_out_one_by_one(void **state)
@@ -405,6 +424,7 @@ int main(void)
         cmocka_unit_test(small_record_fits_where_a_large_one_was_refused),
         cmocka_unit_test(history_is_bounded_by_bytes_or_by_records),
         cmocka_unit_test(marks_are_compared_over_the_end_of_their_numbers),
+        cmocka_unit_test(a_history_has_no_more_segments_than_marks_can_tell_apart),
         cmocka_unit_test(newest_changes_come_out_one_by_one),
         cmocka_unit_test(superseded_bytes_are_not_live),
         cmocka_unit_test(compacted_segment_takes_the_place_of_its_source),
