@@ -10,6 +10,8 @@
 #ifndef XXH_INLINE_ALL
 #define XXH_INLINE_ALL
 #endif
+/* What is hashed was just written, or is fetched by whoever asks. */
+#define XXH_NO_PREFETCH
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wconversion"
 #pragma GCC diagnostic ignored "-Wundef"

@@ -93,15 +93,21 @@ static inline enum value_type change_value_type(const struct change *change)
 _Static_assert((uint64_t)(CHAIN_MULTIPLIER *CHAIN_INVERSE) == 1, "each undoes the other");
 
 static inline uint64_t change_identity_of(uint64_t session, uint64_t place_and_seq,
-                                          uint64_t key_hash, uint32_t seq)
+                                          uint64_t key_hash, uint64_t route)
 {
-    return session ^ (place_and_seq << 13 | place_and_seq >> 51) ^ key_hash ^ (uint64_t)seq << 32;
+    return session ^ (place_and_seq << 13 | place_and_seq >> 51) ^ key_hash ^ route;
+}
+
+/* Its second word: slot and low half of the number. */
+static inline uint64_t change_route(uint16_t slot, uint32_t seq)
+{
+    return (uint64_t)slot << 16 | (uint64_t)seq << 32;
 }
 
 static inline uint64_t change_identity(const struct change *change)
 {
     return change_identity_of(change->session, change->place_and_seq, change->key_hash,
-                              change->seq);
+                              change_route(change->slot, change->seq));
 }
 
 static inline uint64_t chain_next(uint64_t chain, uint64_t identity)

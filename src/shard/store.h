@@ -78,11 +78,13 @@ static inline void store_prefetch(const struct store *store, struct store_reques
 /* Second pass: find the entry by its tag, fetch the record that it points to. */
 static inline void store_probe(const struct store *store, struct store_request *request)
 {
-    uint64_t *entry = table_probe(table_bucket(&store->table, request->hash), request->hash);
+    uint64_t address8;
+    struct bucket *bucket = table_bucket(&store->table, request->hash);
+    uint64_t *entry = table_probe(bucket, &request->hash, &address8);
     request->entry = entry;
     if (entry == NULL) return;
     request->entry_seen = *entry;
-    uint64_t address = entry_address(*entry);
+    uint64_t address = address8 << 3;
     request->change = change_at(store->segments, address);
     __builtin_prefetch(request->change);
     __builtin_prefetch((const uint8_t *)request->change + CACHE_LINE - 1);

@@ -95,7 +95,8 @@ uint64_t *table_probe_all(const struct table *table, uint64_t hash)
 {
     for (struct bucket *bucket = table_bucket(table, hash); bucket != NULL;
          bucket = bucket_next(table, bucket)) {
-        uint64_t *entry = table_probe(bucket, hash);
+        uint64_t address8;
+        uint64_t *entry = table_probe(bucket, &hash, &address8);
         if (entry != NULL) return entry;
     }
     return NULL;
@@ -104,11 +105,10 @@ uint64_t *table_probe_all(const struct table *table, uint64_t hash)
 uint64_t *table_find(struct table *table, uint64_t hash, table_is_key_fn is_key,
                      const void *context)
 {
-    uint8_t tag = table_tag(hash);
     for (struct bucket *bucket = table_bucket(table, hash); bucket != NULL;
          bucket = bucket_next(table, bucket)) {
-        for (unsigned match = bucket_match(bucket, tag); match != 0; match &= match - 1) {
-            uint64_t *entry = &bucket->entries[__builtin_ctz(match)];
+        for (uint64_t match = bucket_match(bucket, &hash); match != 0; match &= match - 1) {
+            uint64_t *entry = &bucket->entries[__builtin_ctzll(match)];
             if (entry_may_be(*entry, hash) && is_key(context, entry_address(*entry))) return entry;
         }
     }

@@ -21,7 +21,7 @@
 #define ENTRY_HASH_SHIFT 6
 
 struct bucket {
-    uint8_t tags[BUCKET_ENTRIES]; /* 0x80 and the top 7 bits of the entry's hash; 0: no entry */
+    uint8_t tags[BUCKET_ENTRIES]; /* 0x80 and bits 56..62 of the entry's hash; 0: no entry */
     uint8_t overflows; /* 1: entries[6] has the number of an overflow bucket, and its tag is 0 */
     uint64_t entries[BUCKET_ENTRIES];
 } __attribute__((aligned(CACHE_LINE)));
@@ -50,14 +50,15 @@ size_t table_bytes(const struct table *table);
 
 static inline struct bucket *table_bucket(const struct table *table, uint64_t hash)
 {
-    uint64_t at = hash & table->mask;
-    if (at < table->split) at = hash & (table->mask << 1 | 1);
-    return &table->buckets[at];
+    uint64_t narrow = hash & table->mask;
+    uint64_t wide = hash & (table->mask << 1 | 1);
+    /* Which one it is cannot be predicted: no branch. */
+    return &table->buckets[narrow < table->split ? wide : narrow];
 }
 
 static inline uint8_t table_tag(uint64_t hash)
 {
-    return (uint8_t)(hash >> 57 | 0x80);
+    return (uint8_t)(hash >> 56 | 0x80);
 }
 
 static inline uint64_t entry_hash_bits(uint64_t hash)
@@ -81,31 +82,37 @@ static inline bool entry_may_be(uint64_t entry, uint64_t hash)
     return ((entry ^ entry_hash_bits(hash)) & ~ENTRY_ADDRESS) == 0;
 }
 
-/* A bit for each entry of the bucket whose tag is `tag`, which has its highest bit set. */
-static inline unsigned bucket_match(const struct bucket *bucket, uint8_t tag)
+/* A bit for each entry of the bucket whose tag is that of the hash. */
+static ALWAYS_INLINE uint64_t bucket_match(const struct bucket *bucket, const uint64_t *hash)
 {
 #if defined(__SSE2__)
+    /* The hash's last byte is loaded to all 16 at once where there is AVX2. */
+    __m128i tag = _mm_or_si128(_mm_set1_epi8(((const char *)hash)[7]), _mm_set1_epi8((char)0x80));
     __m128i tags = _mm_loadl_epi64((const __m128i *)(const void *)bucket);
-    __m128i wanted = _mm_set1_epi8((char)tag);
-    return (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(tags, wanted)) & 0xff;
+    /* Only tags can match: byte 7 is 0 or 1, and what is behind it is 0. */
+    return (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(tags, tag));
 #else
-    unsigned match = 0;
-    for (unsigned i = 0; i < BUCKET_ENTRIES; i++) match |= (unsigned)(bucket->tags[i] == tag) << i;
+    uint8_t tag = table_tag(*hash);
+    uint64_t match = 0;
+    for (unsigned i = 0; i < BUCKET_ENTRIES; i++) match |= (uint64_t)(bucket->tags[i] == tag) << i;
     return match;
 #endif
 }
 
 /*
- * The entry that is probably the key's: tag and 27 bits of hash agree. NULL: look with table_find,
- * the key may be in an overflow bucket or nowhere. Touches one cache line.
+ * The entry that is probably the key's, and the address in it in units of 8 bytes: tag and 27 bits of
+ * hash agree. NULL: look with table_find, the key may be in an overflow bucket or nowhere. Touches
+ * one cache line.
  */
-static inline uint64_t *table_probe(struct bucket *bucket, uint64_t hash)
+static ALWAYS_INLINE uint64_t *table_probe(struct bucket *bucket, const uint64_t *hash,
+                                           uint64_t *address8)
 {
-    unsigned match = bucket_match(bucket, table_tag(hash));
-    while (match != 0) {
-        uint64_t *entry = &bucket->entries[__builtin_ctz(match)];
-        if (LIKELY(entry_may_be(*entry, hash))) return entry;
-        match &= match - 1;
+    uint64_t hash_bits = entry_hash_bits(*hash);
+    for (uint64_t match = bucket_match(bucket, hash); match != 0; match &= match - 1) {
+        uint64_t *entry = &bucket->entries[__builtin_ctzll(match)];
+        uint64_t rest = *entry ^ hash_bits;
+        *address8 = rest;
+        if (LIKELY(rest <= ENTRY_ADDRESS)) return entry;
     }
     return NULL;
 }

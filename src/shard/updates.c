@@ -37,7 +37,8 @@
 #define UPDATES_TAKE updates_take
 #endif
 
-#define PACE 16u
+/* Own frames of a group; a word has a bit for each. */
+#define PACE 32u
 /* Other shards' frames that are read with PACE own ones, at most. */
 #define FOREIGN_PACE 32u
 /* Groups on their way through the passes, a power of two. */
@@ -70,6 +71,10 @@ static const uint8_t plain_flags[256] = {PLAIN_FLAGS(VALUE_STRING), PLAIN_FLAGS(
 
 /* Type and key length of a first word: what a record must have in common with the frame. */
 #define TYPE_AND_KEY ((uint64_t)0xffff00ff << 32)
+/* As in log/segments.h, for addresses in units of 8 bytes. */
+#define GRANULE_SHIFT_8 (GRANULE_SHIFT - 3)
+#define UNIT_SHIFT_8 (SEGMENT_UNIT_SHIFT - 3)
+#define PLACE_8 ((uint32_t)(SEGMENT_UNIT_BYTES / 8 - 1))
 
 static ALWAYS_INLINE uint64_t load_u64(const void *from)
 {
@@ -123,6 +128,12 @@ static ALWAYS_INLINE struct shape shape_of(uint64_t first)
 static ALWAYS_INLINE size_t record_bytes(const struct shape *shape)
 {
     return shape->padded + (CHANGE_BYTES - FRAME_REQUEST_BYTES);
+}
+
+/* The first word of the change. */
+static ALWAYS_INLINE uint64_t change_first(const struct shape *shape)
+{
+    return shape->first + TO_CHANGE;
 }
 
 /* A frame on its way. */
@@ -206,19 +217,20 @@ static NO_INLINE bool read_frame(struct reader *reader, struct plain *plain)
 /* Reads up to `count` frames, all of the last one's shape, whose keys have 8 bytes. */
 static ALWAYS_INLINE unsigned read_alike(struct reader *reader, struct plain *plain, unsigned count)
 {
-    const struct table *table = reader->table;
+    const struct table table = *reader->table;
     struct hash_of_8 hash = hash_of_8(reader->hash_seed);
     uint64_t first = reader->shape.first;
     size_t padded = reader->shape.padded;
     uint16_t cache = reader->cache;
     const uint8_t *frame = reader->at;
     const struct plain *begin = plain;
+    size_t left = (size_t)(reader->end - frame);
     if (reader->shape.key_bytes != 8) return 0;
-    if (frame + count * padded > reader->end) return 0;
+    if (UNLIKELY(left < count * padded)) count = (unsigned)(left / padded);
     for (const struct plain *end = plain + count; plain < end; plain++, frame += padded) {
         if (UNLIKELY(load_u64(frame) != first)) break;
         if (UNLIKELY(load_u16(frame + 8) != cache)) break;
-        take_in(table, plain, frame, hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
+        take_in(&table, plain, frame, hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
     }
     reader->at = frame;
     return (unsigned)(plain - begin);
@@ -347,7 +359,10 @@ static bool read_group(struct reader *reader, struct group *group)
 
 /* ---------------------------------------------------------------------------- second pass */
 
-/* What the second and third pass need: nothing of it changes meanwhile. */
+/*
+ * What the second and third pass need: nothing of it changes meanwhile. Addresses here are in units
+ * of 8 bytes, as entries have them; the names of such end in 8.
+ */
 struct applying {
     struct store *store;
     uint8_t *arena;  /* of all records */
@@ -364,13 +379,13 @@ struct applying {
 /* An entry of no key: it points to the head of a batch. */
 static uint64_t no_entry;
 
-static ALWAYS_INLINE void fetch_old(const uint8_t *arena, const uint32_t *index, uint64_t entry)
+static ALWAYS_INLINE void fetch_old(const uint8_t *arena, const uint32_t *index, uint64_t old8)
 {
-    uint64_t address = entry_address(entry);
+    const uint8_t *old = arena + old8 * 8;
     /* Read once: the record is garbage afterwards. */
-    __builtin_prefetch(arena + address, 0, 0);
-    __builtin_prefetch(arena + address + CACHE_LINE - 1, 0, 0);
-    __builtin_prefetch(&index[address >> GRANULE_SHIFT], 1);
+    __builtin_prefetch(old, 0, 0);
+    __builtin_prefetch(old + CACHE_LINE - 1, 0, 0);
+    __builtin_prefetch(&index[old8 >> GRANULE_SHIFT_8], 1);
 }
 
 /* Returns a bit for each frame whose entry may be in an overflow bucket, which is on its way. */
@@ -379,17 +394,20 @@ static NO_INLINE uint32_t probe_frames(struct plain *plain, unsigned count,
 {
     const uint8_t *arena = applying->arena;
     const uint32_t *index = applying->index;
+    const struct plain *begin = plain;
     uint32_t late = 0;
-    for (unsigned i = 0; i < count; i++, plain++) {
+    for (const struct plain *end = plain + count; plain < end; plain++) {
+        uint64_t address8;
         struct bucket *bucket = plain->bucket;
-        uint64_t *entry = table_probe(bucket, plain->hash);
+        uint64_t *entry = table_probe(bucket, &plain->hash, &address8);
         if (UNLIKELY(entry == NULL)) {
             table_prefetch_overflow(&applying->store->table, bucket);
-            entry = &no_entry;
-            late |= 1u << i;
+            plain->entry = &no_entry;
+            late |= 1u << (plain - begin);
+            continue;
         }
         plain->entry = entry;
-        fetch_old(arena, index, *entry);
+        fetch_old(arena, index, address8);
     }
     return late;
 }
@@ -403,42 +421,47 @@ static NO_INLINE void probe_late(struct plain *plain, uint32_t late,
         uint64_t *entry = table_probe_all(&applying->store->table, frame->hash);
         if (entry == NULL) continue;
         frame->entry = entry;
-        fetch_old(applying->arena, applying->index, *entry);
+        fetch_old(applying->arena, applying->index, *entry & ENTRY_ADDRESS);
     }
 }
 
 /* ----------------------------------------------------------------------------- third pass */
 
+/* The last words of a change's header, which stay in one register: hlc and session. */
+struct stamp {
+    uint64_t words __attribute__((vector_size(16)));
+} __attribute__((packed, may_alias));
+
 /* The log's end, the shard's clock and the caller's numbers while the third pass runs. */
 struct cursor {
-    uint8_t *at;
-    const uint8_t *end;
+    uint64_t at8;
+    uint64_t end8;
     uint32_t *slot_heads;
     uint32_t mark;
-    uint32_t appended; /* since the log was told */
-    uint32_t size;     /* of all records of the batch, see batch_size_of_all */
-    uint64_t hlc;
+    uint32_t appended;  /* since the log was told */
+    uint32_t size;      /* of all records of the batch, see batch_size_of_all */
+    struct stamp stamp; /* of the last change */
     uint64_t seq;
     uint8_t *reply;
 };
 
 static ALWAYS_INLINE void cursor_load(struct cursor *cursor, const struct store *store)
 {
-    cursor->at = store->log.at;
-    cursor->end = store->log.end;
+    cursor->at8 = address_of(store->segments, store->log.at) >> 3;
+    cursor->end8 = address_of(store->segments, store->log.end) >> 3;
     cursor->slot_heads = store->log.slot_heads;
     cursor->mark = store->log.active_mark;
     cursor->appended = 0;
     cursor->size = store->log.batch_size;
-    cursor->hlc = *store->hlc;
+    cursor->stamp.words[0] = *store->hlc;
 }
 
 static ALWAYS_INLINE void cursor_store(const struct cursor *cursor, struct store *store)
 {
-    store->log.at = cursor->at;
+    store->log.at = store->segments->base + cursor->at8 * 8;
     store->log.batch_count += cursor->appended;
     store->log.batch_size = cursor->size;
-    *store->hlc = cursor->hlc;
+    *store->hlc = cursor->stamp.words[0];
 }
 
 /* Makes room where the segment is full or no batch is open. False: memory is short. */
@@ -471,11 +494,16 @@ static bool is_wanted(const void *context, uint64_t address)
                   load_u64(wanted->frame));
 }
 
-static ALWAYS_INLINE void remember(const struct applying *applying, uint32_t seq, uint64_t address)
+static ALWAYS_INLINE bool has_room(const struct cursor *cursor, size_t bytes)
+{
+    return (cursor->end8 - cursor->at8) * 8 >= bytes;
+}
+
+static ALWAYS_INLINE void remember(const struct applying *applying, uint32_t seq, uint64_t address8)
 {
     struct session_entry *entry = &applying->remembered[seq & applying->remembered_mask];
     entry->seq = seq;
-    entry->address = (uint32_t)(address >> 3);
+    entry->address = (uint32_t)address8;
 }
 
 static ALWAYS_INLINE void write_reply(uint8_t *reply, uint32_t seq, uint64_t offset)
@@ -510,7 +538,7 @@ static NO_INLINE bool apply_new(const struct applying *applying, const struct pl
     bool is_applied = store_update(store, &request, &change) == STORE_OK;
     cursor_load(cursor, store);
     if (!is_applied) return false;
-    remember(applying, (uint32_t)seq, address_of(store->segments, change));
+    remember(applying, (uint32_t)seq, address_of(store->segments, change) >> 3);
     write_reply(cursor->reply, (uint32_t)seq, change_offset(change));
     cursor->reply += FRAME_REPLY_BYTES;
     cursor->seq = seq;
@@ -537,30 +565,60 @@ struct update {
     const uint8_t *frame;
     uint64_t hash;
     uint64_t *entry;
-    const struct change *old; /* the newest change of its key */
-    uint64_t seq_high;        /* bits 32 to 47 of its number, in the place that a change has them */
+    uint64_t old8;      /* address of the newest change of its key */
+    uint32_t old_bytes; /* with the padding */
+    uint32_t slot;
     uint32_t seq;
+    uint64_t seq_high; /* bits 32 to 47 of its number, in the place that a change has them */
+    uint64_t route;    /* second word of the change: slot and low half of the number */
 };
+
+/* The second word of a frame is that of its change but for the cache, where it names its slot. */
+static ALWAYS_INLINE uint64_t route_of(const uint8_t *frame)
+{
+    return load_u64(frame + 8) & ~(uint64_t)UINT16_MAX;
+}
+
+static ALWAYS_INLINE const struct change *change_at8(const struct applying *applying, uint64_t at8)
+{
+    return (const struct change *)(applying->arena + at8 * 8);
+}
+
+/* Address of the newest change that the entry has, of whatever key. */
+static ALWAYS_INLINE uint64_t newest(const uint64_t *entry)
+{
+    return *entry & ENTRY_ADDRESS;
+}
+
+/* Whether slot and offset are such that the change can be appended here. Completes the route. */
+static ALWAYS_INLINE bool is_plain_change(const uint8_t *frame, const struct change *old,
+                                          uint64_t *route)
+{
+    uint16_t slot = load_u16(frame + 10);
+    if (UNLIKELY(slot != old->slot)) {
+        if (slot != FRAME_SLOT_ANY) return false;
+        *route ^= (uint64_t)(FRAME_SLOT_ANY ^ old->slot) << 16;
+    }
+    /* A larger offset has a longer reply. */
+    return LIKELY(old->offset_and_floor < UINT32_MAX);
+}
 
 /* Writes the record of a change to `to`. */
 static ALWAYS_INLINE void write_record(uint8_t *to, const struct applying *applying,
                                        const struct update *update, const struct shape *shape,
-                                       uint64_t offset, uint64_t hlc)
+                                       uint64_t offset, struct stamp stamp)
 {
-    uint32_t slot = update->old->slot;
-    struct store_slot *head = &applying->slots[slot];
+    struct store_slot *head = &applying->slots[update->slot];
     uint64_t place_and_seq = ++head->place | update->seq_high;
     uint64_t identity =
-        change_identity_of(applying->session_id, place_and_seq, update->hash, update->seq);
+        change_identity_of(applying->session_id, place_and_seq, update->hash, update->route);
     head->chain = chain_next(head->chain, identity);
-    store_u64(to, shape->first + TO_CHANGE);
-    store_u32(to + 8, slot << 16);
-    store_u32(to + 12, update->seq);
+    store_u64(to, change_first(shape));
+    store_u64(to + 8, update->route);
     store_u64(to + 16, update->hash);
     store_u64(to + 24, place_and_seq);
     store_u64(to + 32, offset);
-    store_u64(to + 40, hlc);
-    store_u64(to + 48, applying->session_id);
+    *(struct stamp *)(void *)(to + 40) = stamp;
     const uint8_t *body = update->frame + FRAME_REQUEST_BYTES;
     if (shape->is_short)
         copy_short(to + CHANGE_BYTES, body);
@@ -568,87 +626,6 @@ static ALWAYS_INLINE void write_record(uint8_t *to, const struct applying *apply
         memcpy(to + CHANGE_BYTES, body, shape->padded - (uint32_t)FRAME_REQUEST_BYTES);
     uint8_t *tail = to + record_bytes(shape) - 8;
     store_u64(tail, load_u64(tail) & shape->tail_mask);
-}
-
-/* Whether slot and offset are such that the change can be appended here. */
-static ALWAYS_INLINE bool is_plain_change(const uint8_t *frame, const struct change *old)
-{
-    uint16_t given_slot = load_u16(frame + 10);
-    if (UNLIKELY(given_slot != old->slot) && UNLIKELY(given_slot != FRAME_SLOT_ANY)) return false;
-    /* A larger offset has a longer reply. */
-    return LIKELY(old->offset_and_floor < UINT32_MAX);
-}
-
-/*
- * Appends the change where the cursor is: there is room in the log. False: it must go the general
- * way; nothing was done.
- */
-static ALWAYS_INLINE bool append(const struct applying *applying, const struct update *update,
-                                 const struct shape *shape, struct cursor *cursor)
-{
-    const struct change *old = update->old;
-    uint64_t old_address = (uint64_t)((const uint8_t *)old - applying->arena);
-    uint64_t address = (uint64_t)(cursor->at - applying->arena);
-    uint32_t slot = old->slot;
-    uint64_t offset = old->offset_and_floor + 1;
-    if (UNLIKELY(!is_plain_change(update->frame, old))) return false;
-    write_record(cursor->at, applying, update, shape, offset, ++cursor->hlc);
-    write_reply(cursor->reply, update->seq, offset);
-    remember(applying, update->seq, address);
-
-    applying->index[address >> GRANULE_SHIFT] = cursor->slot_heads[slot];
-    cursor->slot_heads[slot] = index_place(address);
-    *update->entry ^= (old_address ^ address) >> 3;
-    uint32_t *old_word = &applying->index[old_address >> GRANULE_SHIFT];
-    *old_word = (*old_word & INDEX_LINK) | cursor->mark;
-    applying->segments[old_address >> SEGMENT_UNIT_SHIFT].dead_bytes +=
-        (uint32_t)change_padded_bytes(old);
-
-    cursor->at += record_bytes(shape);
-    cursor->reply += FRAME_REPLY_BYTES;
-    return true;
-}
-
-static ALWAYS_INLINE const struct change *newest(const struct applying *applying,
-                                                 const uint64_t *entry)
-{
-    return (const struct change *)(applying->arena + entry_address(*entry));
-}
-
-/* Applies one frame of any shape. False: it must go the general way; nothing was done. */
-static NO_INLINE bool apply_frame(const struct applying *applying, const struct plain *plain,
-                                  struct cursor *cursor)
-{
-    const uint8_t *frame = plain->frame;
-    uint64_t first = load_u64(frame);
-    struct shape shape = shape_of(first);
-    uint32_t step = load_u32(frame + 12) - (uint32_t)cursor->seq;
-    uint64_t seq = cursor->seq + step;
-    if (step - 1 >= STEP_MAX) return false;
-    if (applying->may_grow && session_must_grow(applying->session, seq)) return false;
-    uint64_t *entry = plain->entry;
-    if (!is_key(newest(applying, entry), frame, first)) {
-        /* It may be in an overflow bucket, a tag may have lied, or a bucket was split meanwhile. */
-        struct wanted wanted = {applying->arena, frame};
-        entry = table_find(&applying->store->table, plain->hash, is_wanted, &wanted);
-        if (entry == NULL) return apply_new(applying, plain, seq, cursor);
-    }
-    /* Before there is room: it may need a new batch, which must not stay empty. */
-    if (!is_plain_change(frame, newest(applying, entry))) return false;
-    if ((size_t)(cursor->end - cursor->at) < record_bytes(&shape) &&
-        !cursor_make_room(cursor, applying->store, record_bytes(&shape)))
-        return false;
-    struct update update = {.frame = frame,
-                            .hash = plain->hash,
-                            .entry = entry,
-                            .old = newest(applying, entry),
-                            .seq_high = seq >> 32 << 48,
-                            .seq = (uint32_t)seq};
-    if (!append(applying, &update, &shape, cursor)) return false;
-    cursor->seq = seq;
-    cursor->appended++;
-    cursor->size = batch_size_of_all(cursor->size, record_bytes(&shape));
-    return true;
 }
 
 /* Fetches the memory of the log that will be written a few records later. */
@@ -663,6 +640,74 @@ static ALWAYS_INLINE void fetch_log(const uint8_t *at, const struct shape *shape
         __builtin_prefetch(at + line, 1);
 }
 
+/* Appends the change where the cursor is; there is room in the log. */
+static ALWAYS_INLINE void append(const struct applying *applying, const struct update *update,
+                                 const struct shape *shape, struct cursor *cursor)
+{
+    uint64_t at8 = cursor->at8;
+    uint64_t old8 = update->old8;
+    const struct change *old = change_at8(applying, old8);
+    uint64_t offset = old->offset_and_floor + 1;
+    uint8_t *to = applying->arena + at8 * 8;
+    fetch_log(to, shape);
+    cursor->stamp.words += (struct stamp){{1, 0}}.words;
+    write_record(to, applying, update, shape, offset, cursor->stamp);
+    write_reply(cursor->reply, update->seq, offset);
+    remember(applying, update->seq, at8);
+
+    uint32_t *slot_head = &cursor->slot_heads[update->slot];
+    applying->index[at8 >> GRANULE_SHIFT_8] = *slot_head;
+    *slot_head = (uint32_t)at8 & PLACE_8;
+    *update->entry ^= old8 ^ at8;
+    /* Nothing superseded it before. */
+    applying->index[old8 >> GRANULE_SHIFT_8] |= cursor->mark;
+    applying->segments[old8 >> UNIT_SHIFT_8].dead_bytes += update->old_bytes;
+
+    cursor->at8 = at8 + record_bytes(shape) / 8;
+    cursor->reply += FRAME_REPLY_BYTES;
+}
+
+/* Applies one frame of any shape. False: it must go the general way; nothing was done. */
+static NO_INLINE bool apply_frame(const struct applying *applying, const struct plain *plain,
+                                  struct cursor *cursor)
+{
+    const uint8_t *frame = plain->frame;
+    uint64_t first = load_u64(frame);
+    struct shape shape = shape_of(first);
+    uint32_t step = load_u32(frame + 12) - (uint32_t)cursor->seq;
+    uint64_t seq = cursor->seq + step;
+    if (step - 1 >= STEP_MAX) return false;
+    if (applying->may_grow && session_must_grow(applying->session, seq)) return false;
+    uint64_t *entry = plain->entry;
+    uint64_t route = route_of(frame);
+    if (!is_key(change_at8(applying, newest(entry)), frame, first)) {
+        /* It may be in an overflow bucket, a tag may have lied, or a bucket was split meanwhile. */
+        struct wanted wanted = {applying->arena, frame};
+        entry = table_find(&applying->store->table, plain->hash, is_wanted, &wanted);
+        if (entry == NULL) return apply_new(applying, plain, seq, cursor);
+    }
+    /* Before there is room: it may need a new batch, which must not stay empty. */
+    if (!is_plain_change(frame, change_at8(applying, newest(entry)), &route)) return false;
+    if (!has_room(cursor, record_bytes(&shape)) &&
+        !cursor_make_room(cursor, applying->store, record_bytes(&shape)))
+        return false;
+    const struct change *old = change_at8(applying, newest(entry));
+    struct update update = {.frame = frame,
+                            .hash = plain->hash,
+                            .entry = entry,
+                            .old8 = newest(entry),
+                            .old_bytes = (uint32_t)change_padded_bytes(old),
+                            .slot = old->slot,
+                            .seq = (uint32_t)seq,
+                            .seq_high = seq >> 32 << 48,
+                            .route = route};
+    append(applying, &update, &shape, cursor);
+    cursor->seq = seq;
+    cursor->appended++;
+    cursor->size = batch_size_of_all(cursor->size, record_bytes(&shape));
+    return true;
+}
+
 /* Applies frames of one shape with keys of 8 bytes. Returns how many. */
 static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const struct plain *plain,
                                           unsigned count, struct cursor *at, bool is_short)
@@ -670,26 +715,32 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
     const struct applying applying = *all;
     struct shape shape = shape_of(load_u64(plain->frame));
     struct cursor cursor = *at;
-    struct update update = {.seq = (uint32_t)cursor.seq, .seq_high = cursor.seq >> 32 << 48};
+    uint32_t seq = (uint32_t)cursor.seq;
+    uint64_t seq_high = cursor.seq >> 32 << 48;
     const struct plain *begin = plain;
     if (shape.key_bytes != 8 || applying.may_grow) return 0;
-    if ((size_t)(cursor.end - cursor.at) < count * record_bytes(&shape)) return 0;
-    if (update.seq > UINT32_MAX - PACE * STEP_MAX) return 0;
+    if (!has_room(&cursor, count * record_bytes(&shape))) return 0;
+    if (seq > UINT32_MAX - PACE * STEP_MAX) return 0;
     shape.is_short = is_short; /* so that the compiler knows it, too */
     for (const struct plain *end = plain + count; plain < end; plain++) {
-        update.frame = plain->frame;
-        update.hash = plain->hash;
-        update.entry = plain->entry;
-        update.old = newest(&applying, update.entry);
-        uint32_t step = load_u32(update.frame + 12) - update.seq;
+        struct update update = {.frame = plain->frame,
+                                .hash = plain->hash,
+                                .entry = plain->entry,
+                                .old8 = newest(plain->entry),
+                                .old_bytes = (uint32_t)record_bytes(&shape),
+                                .seq = load_u32(plain->frame + 12),
+                                .seq_high = seq_high,
+                                .route = route_of(plain->frame)};
+        const struct change *old = change_at8(&applying, update.old8);
         if (UNLIKELY(load_u64(update.frame) != shape.first)) break;
-        if (UNLIKELY(step - 1 >= STEP_MAX)) break;
-        update.seq += step;
-        if (UNLIKELY(!is_key(update.old, update.frame,
-                             (uint64_t)8 << 48 | (uint64_t)FRAME_UPDATE << 32)))
-            break;
-        fetch_log(cursor.at, &shape);
-        if (UNLIKELY(!append(&applying, &update, &shape, &cursor))) break;
+        if (UNLIKELY(update.seq - seq - 1 >= STEP_MAX)) break;
+        /* A change of another shape before is rare, and goes one by one. */
+        if (UNLIKELY(load_u64(old) != change_first(&shape))) break;
+        if (UNLIKELY(load_u64(old + 1) != load_u64(update.frame + FRAME_REQUEST_BYTES))) break;
+        if (UNLIKELY(!is_plain_change(update.frame, old, &update.route))) break;
+        update.slot = old->slot;
+        append(&applying, &update, &shape, &cursor);
+        seq = update.seq;
     }
     unsigned done = (unsigned)(plain - begin);
     if (done > 0) {
@@ -823,7 +874,8 @@ size_t UPDATES_TAKE(struct updates *updates, const uint8_t *data, size_t size)
                      .remembered = session != NULL ? session->entries : &unread,
                      .remembered_mask = session != NULL ? (uint32_t)session->mask : 0,
                      .may_grow = session != NULL && session->mask < SESSION_WINDOW - 1},
-        .cursor = {.seq = updates->seq, .reply = updates->replies}};
+        .cursor = {
+            .stamp = {{0, updates->session_id}}, .seq = updates->seq, .reply = updates->replies}};
     cursor_load(&pass.cursor, store);
     take(&pass);
     if (pass.last == NULL) return 0;

@@ -261,8 +261,9 @@ static void follow(struct world *world, const struct asked *asked, const struct 
     };
     uint64_t place = slot->count + 1;
     uint64_t hash = hash_key(request->body, request->key_len, HASH_SEED);
-    uint64_t identity = change_identity_of(WORLD_SESSION, place | (request->seq_whole >> 32) << 48,
-                                           hash, (uint32_t)request->seq_whole);
+    uint64_t identity =
+        change_identity_of(WORLD_SESSION, place | (request->seq_whole >> 32) << 48, hash,
+                           change_route(changed->slot, (uint32_t)request->seq_whole));
     change.chain = chain_next(last != NULL ? last->chain : 0, identity);
     model_append(world, slot, &change);
     check_change(world, slot, changed, place);

@@ -270,7 +270,7 @@ static void chain_is_undone_step_by_step(void **state)
 }
 
 /* Whatever tells two changes apart makes another chain. */
-static void identity_has_each_bit_of_session_number_place_and_key(void **state)
+static void identity_has_each_bit_of_session_number_place_slot_and_key(void **state)
 {
     (void)state;
     const struct change change = {.session = 1, .place_and_seq = 2, .key_hash = 3, .seq = 4};
@@ -287,6 +287,9 @@ static void identity_has_each_bit_of_session_number_place_and_key(void **state)
         assert_int_not_equal(change_identity(&other), identity);
         other = change;
         other.seq ^= (uint32_t)1 << bit % 32;
+        assert_int_not_equal(change_identity(&other), identity);
+        other = change;
+        other.slot ^= (uint16_t)(1 << bit % 16);
         assert_int_not_equal(change_identity(&other), identity);
     }
 }
@@ -307,7 +310,7 @@ int main(void)
         cmocka_unit_test(chosen_variant_agrees_with_the_plain_one),
         cmocka_unit_test(numbers_of_48_bits_share_their_words),
         cmocka_unit_test(chain_is_undone_step_by_step),
-        cmocka_unit_test(identity_has_each_bit_of_session_number_place_and_key),
+        cmocka_unit_test(identity_has_each_bit_of_session_number_place_slot_and_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
