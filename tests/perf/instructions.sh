@@ -5,7 +5,7 @@
 #   tests/perf/instructions.sh --record    measure and write the record of this build anew
 #
 # What is counted: all instructions in user space, by callgrind, from the beginning of shard_turn to
-# its end, while receives of 32 KiB with requests of random keys come in through an io in memory and
+# its end, while receives of 128 KiB with requests of random keys come in through an io in memory and
 # their replies go out through it; divided by the requests. Keys are loaded and the session is warm
 # before. So the share of turns (waiting, clock, sealing, flushing, counters) is in it, the kernel
 # and the making of the requests are not. With two shards it is the work of both.
