@@ -28,6 +28,10 @@ static inline uint64_t hash_key(const void *key, size_t bytes, uint64_t seed)
 /*
  * The same for keys of 8 bytes, one after another: what depends on the seed alone is worked out
  * once. Equal to hash_key of these 8 bytes (XXH3's way with inputs of 4 to 8 bytes).
+ *
+ * Every step can be undone: an exclusive or with a constant, one with two rotations of the same, a
+ * product with an odd number, one with higher bits. So two keys of 8 bytes have the same hash only
+ * if they are equal. tests/unit/test_base.c goes all the way back.
  */
 struct hash_of_8 {
     uint64_t flip;

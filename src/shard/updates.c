@@ -71,6 +71,8 @@ static const uint8_t plain_flags[256] = {PLAIN_FLAGS(VALUE_STRING), PLAIN_FLAGS(
 
 /* Type and key length of a first word: what a record must have in common with the frame. */
 #define TYPE_AND_KEY ((uint64_t)0xffff00ff << 32)
+/* What is read of an old change, where keys have 8 bytes. */
+#define OLD_BYTES (offsetof(struct change, offset_and_floor) + sizeof(uint64_t))
 /* As in log/segments.h, for addresses in units of 8 bytes. */
 #define GRANULE_SHIFT_8 (GRANULE_SHIFT - 3)
 #define UNIT_SHIFT_8 (SEGMENT_UNIT_SHIFT - 3)
@@ -384,7 +386,7 @@ static ALWAYS_INLINE void fetch_old(const uint8_t *arena, const uint32_t *index,
     const uint8_t *old = arena + old8 * 8;
     /* Read once: the record is garbage afterwards. */
     __builtin_prefetch(old, 0, 0);
-    __builtin_prefetch(old + CACHE_LINE - 1, 0, 0);
+    __builtin_prefetch(old + OLD_BYTES - 1, 0, 0);
     __builtin_prefetch(&index[old8 >> GRANULE_SHIFT_8], 1);
 }
 
@@ -590,13 +592,13 @@ static ALWAYS_INLINE uint64_t newest(const uint64_t *entry)
     return *entry & ENTRY_ADDRESS;
 }
 
-/* Whether slot and offset are such that the change can be appended here. Completes the route. */
-static ALWAYS_INLINE bool is_plain_change(const uint8_t *frame, const struct change *old,
-                                          uint64_t *route)
+/* Whether slot and offset are such that the change can be appended here. Completes slot and route. */
+static ALWAYS_INLINE bool is_plain_change(const struct change *old, uint32_t *slot, uint64_t *route)
 {
-    uint16_t slot = load_u16(frame + 10);
-    if (UNLIKELY(slot != old->slot)) {
-        if (slot != FRAME_SLOT_ANY) return false;
+    /* The frame's is there before the old change has come. */
+    if (UNLIKELY(*slot != old->slot)) {
+        if (*slot != FRAME_SLOT_ANY) return false;
+        *slot = old->slot;
         *route ^= (uint64_t)(FRAME_SLOT_ANY ^ old->slot) << 16;
     }
     /* A larger offset has a longer reply. */
@@ -680,6 +682,7 @@ static NO_INLINE bool apply_frame(const struct applying *applying, const struct 
     if (applying->may_grow && session_must_grow(applying->session, seq)) return false;
     uint64_t *entry = plain->entry;
     uint64_t route = route_of(frame);
+    uint32_t slot = load_u16(frame + 10);
     if (!is_key(change_at8(applying, newest(entry)), frame, first)) {
         /* It may be in an overflow bucket, a tag may have lied, or a bucket was split meanwhile. */
         struct wanted wanted = {applying->arena, frame};
@@ -687,7 +690,7 @@ static NO_INLINE bool apply_frame(const struct applying *applying, const struct 
         if (entry == NULL) return apply_new(applying, plain, seq, cursor);
     }
     /* Before there is room: it may need a new batch, which must not stay empty. */
-    if (!is_plain_change(frame, change_at8(applying, newest(entry)), &route)) return false;
+    if (!is_plain_change(change_at8(applying, newest(entry)), &slot, &route)) return false;
     if (!has_room(cursor, record_bytes(&shape)) &&
         !cursor_make_room(cursor, applying->store, record_bytes(&shape)))
         return false;
@@ -697,7 +700,7 @@ static NO_INLINE bool apply_frame(const struct applying *applying, const struct 
                             .entry = entry,
                             .old8 = newest(entry),
                             .old_bytes = (uint32_t)change_padded_bytes(old),
-                            .slot = old->slot,
+                            .slot = slot,
                             .seq = (uint32_t)seq,
                             .seq_high = seq >> 32 << 48,
                             .route = route};
@@ -728,6 +731,7 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
                                 .entry = plain->entry,
                                 .old8 = newest(plain->entry),
                                 .old_bytes = (uint32_t)record_bytes(&shape),
+                                .slot = load_u16(plain->frame + 10),
                                 .seq = load_u32(plain->frame + 12),
                                 .seq_high = seq_high,
                                 .route = route_of(plain->frame)};
@@ -736,9 +740,9 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
         if (UNLIKELY(update.seq - seq - 1 >= STEP_MAX)) break;
         /* A change of another shape before is rare, and goes one by one. */
         if (UNLIKELY(load_u64(old) != change_first(&shape))) break;
-        if (UNLIKELY(load_u64(old + 1) != load_u64(update.frame + FRAME_REQUEST_BYTES))) break;
-        if (UNLIKELY(!is_plain_change(update.frame, old, &update.route))) break;
-        update.slot = old->slot;
+        /* Of keys of 8 bytes, equal hashes are equal keys (hash_key_8), and in a nearer line. */
+        if (UNLIKELY(old->key_hash != update.hash)) break;
+        if (UNLIKELY(!is_plain_change(old, &update.slot, &update.route))) break;
         append(&applying, &update, &shape, &cursor);
         seq = update.seq;
     }
