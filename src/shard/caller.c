@@ -260,6 +260,7 @@ static void welcome(struct caller *caller, const struct frame_hello *hello)
     queue_remove(caller);
     caller->state = CALLER_READY;
     caller->link.frame_bytes_max = (uint32_t)options->frame_bytes_max;
+    caller->frame_bytes_max = hello->frame_bytes_max != 0 ? hello->frame_bytes_max : UINT32_MAX;
     caller_mark_dirty(caller);
 }
 
@@ -353,7 +354,10 @@ static int64_t control_open(struct caller *caller, const uint8_t *data, size_t l
             definition = shard->caches[i]->definition;
     struct frame_opened opened = {.seq = open.seq, .slots_count = SLOTS_COUNT};
     struct bytes verbs = {NULL, 0};
-    if (definition != NULL) {
+    if (definition != NULL &&
+        sizeof opened + definition->verbs_bytes_count > caller->frame_bytes_max) {
+        opened.prefix.small = reply_code(OUTCOME_FAIL, ERROR_TOO_BIG);
+    } else if (definition != NULL) {
         verbs = (struct bytes){definition->verbs_bytes, definition->verbs_bytes_count};
         opened.cache = (uint16_t)definition->number;
         opened.verbs_count = (uint16_t)definition->verbs_count;

@@ -295,11 +295,15 @@ static void drain_requests(struct shard *shard, uint32_t from)
 
 /* ------------------------------------------------------------------ the caller's side */
 
-void crossing_deliver(struct shard *shard, const struct mail_reply *reply, const uint8_t *data,
-                      size_t bytes, size_t reserved_bytes)
+/* The replies at `data`: one, or several short ones. */
+static void deliver(struct caller *caller, const uint8_t *data, size_t bytes)
 {
-    struct caller *caller = caller_of(shard, reply->caller, reply->generation);
-    if (UNLIKELY(caller == NULL || !caller_is_open(caller))) return;
+    struct frame_reply first;
+    memcpy(&first, data, sizeof first);
+    if (UNLIKELY(first.length > caller->frame_bytes_max)) {
+        request_reply_too_long(caller, first.seq, first.length);
+        return;
+    }
     uint8_t *to = link_reserve(&caller->link, bytes);
     if (LIKELY(to != NULL)) {
         memcpy(to, data, bytes);
@@ -308,6 +312,14 @@ void crossing_deliver(struct shard *shard, const struct mail_reply *reply, const
         const struct refusal refusal = {ERROR_NO_MEMORY, bytes, 0, "no memory for a reply"};
         caller_refuse(caller, &refusal);
     }
+}
+
+void crossing_deliver(struct shard *shard, const struct mail_reply *reply, const uint8_t *data,
+                      size_t bytes, size_t reserved_bytes)
+{
+    struct caller *caller = caller_of(shard, reply->caller, reply->generation);
+    if (UNLIKELY(caller == NULL || !caller_is_open(caller))) return;
+    deliver(caller, data, bytes);
     caller->reserved_bytes -= reserved_bytes;
     caller_mark_dirty(caller);
 }

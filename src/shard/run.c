@@ -263,8 +263,15 @@ static ALWAYS_INLINE void reply_changed(struct request_context *context, uint64_
     reply_done(context, bytes);
 }
 
-static void reply_value(struct request_context *context, uint16_t code, uint64_t offset,
-                        enum value_type type, const void *value, size_t value_bytes)
+static ALWAYS_INLINE size_t reply_bytes(uint64_t offset, size_t value_bytes)
+{
+    return (offset > UINT32_MAX ? REPLY_BYTES_WITH_OFFSET : FRAME_REPLY_BYTES) + value_bytes;
+}
+
+/* Writes a reply that its caller takes; over a lane the caller's shard looks at that. */
+static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t code,
+                                      uint64_t offset, enum value_type type, const void *value,
+                                      size_t value_bytes)
 {
     context->replied = true;
     if (reply_outcome(code) != OUTCOME_OK) count(&context->shard->counters.errors, 1);
@@ -274,7 +281,7 @@ static void reply_value(struct request_context *context, uint16_t code, uint64_t
                                     .offset = offset};
     size_t extension_bytes =
         UNLIKELY(extensions.present != 0) ? extensions_encode(&extensions, extension) : 0;
-    size_t length = FRAME_REPLY_BYTES + extension_bytes + value_bytes;
+    size_t length = reply_bytes(offset, value_bytes);
     size_t padded = round_up_8(length);
     uint8_t *to = reply_room(context, padded);
     if (UNLIKELY(to == NULL)) {
@@ -295,6 +302,41 @@ static void reply_value(struct request_context *context, uint16_t code, uint64_t
     reply_done(context, padded);
 }
 
+static void reply_fail(struct request_context *context, enum reply_error error, const char *text,
+                       uint64_t got, uint64_t limit)
+{
+    char line[ERROR_TEXT_BYTES_MAX];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    unsigned long long numbers[2] = {got, limit};
+    /* cppcheck-suppress wrongPrintfScanfArgNum */
+    int bytes = snprintf(line, sizeof line, text, numbers[0], numbers[1]);
+#pragma GCC diagnostic pop
+    bytes = bytes < (int)sizeof line ? bytes : (int)sizeof line - 1;
+    reply_write(context, reply_code(OUTCOME_FAIL, error), 0, VALUE_STRING, line, (size_t)bytes);
+}
+
+static COLD void reply_too_long(struct request_context *context, uint64_t length)
+{
+    _Static_assert(CHANGED_REPLY_BYTES_MAX <= HELLO_FRAME_BYTES_MIN, "this one is taken by all");
+    reply_fail(context, ERROR_TOO_BIG,
+               "the reply has %llu bytes, but frames on this link at most %llu (HELLO)", length,
+               context->caller->frame_bytes_max);
+}
+
+static void reply_value(struct request_context *context, uint16_t code, uint64_t offset,
+                        enum value_type type, const void *value, size_t value_bytes)
+{
+    const struct caller *caller = context->caller;
+    size_t length = reply_bytes(offset, value_bytes);
+    bool may_go =
+        caller == NULL || length <= caller->frame_bytes_max || context->request->want < WANT_REPLY;
+    if (LIKELY(may_go))
+        reply_write(context, code, offset, type, value, value_bytes);
+    else
+        reply_too_long(context, length);
+}
+
 int request_reply(struct request_context *context, uint16_t code, enum value_type type,
                   const void *value, size_t bytes)
 {
@@ -304,19 +346,19 @@ int request_reply(struct request_context *context, uint16_t code, enum value_typ
     return 0;
 }
 
+void request_reply_too_long(struct caller *caller, uint32_t seq, uint64_t length)
+{
+    struct request request = {.want = WANT_REPLY, .link_seq = seq};
+    struct request_context context = {
+        .shard = caller->shard, .caller = caller, .request = &request};
+    reply_too_long(&context, length);
+}
+
 int request_fail(struct request_context *context, enum reply_error error, const char *text,
                  uint64_t got, uint64_t limit)
 {
-    char line[ERROR_TEXT_BYTES_MAX];
     if (context->replied) return -EALREADY;
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    unsigned long long numbers[2] = {got, limit};
-    /* cppcheck-suppress wrongPrintfScanfArgNum */
-    int bytes = snprintf(line, sizeof line, text, numbers[0], numbers[1]);
-#pragma GCC diagnostic pop
-    bytes = bytes < (int)sizeof line ? bytes : (int)sizeof line - 1;
-    reply_value(context, reply_code(OUTCOME_FAIL, error), 0, VALUE_STRING, line, (size_t)bytes);
+    reply_fail(context, error, text, got, limit);
     return 0;
 }
 

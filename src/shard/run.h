@@ -70,5 +70,7 @@ int request_reply(struct request_context *context, uint16_t code, enum value_typ
                   const void *value, size_t bytes);
 int request_fail(struct request_context *context, enum reply_error error, const char *text,
                  uint64_t got, uint64_t limit);
+/* Answers for a reply that came over a lane, and is longer than the caller's peer takes. */
+void request_reply_too_long(struct caller *caller, uint32_t seq, uint64_t length);
 /* Reply bytes that a request may need at most before it is known what it is. */
 size_t request_reply_bytes_max(const struct request *request);

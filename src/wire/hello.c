@@ -129,6 +129,9 @@ int hello_decode(struct frame_hello *hello, struct bytes *token, const void *dat
         is_equal(refusal, "HELLO flags", hello->prefix.flags, 0) &&
         is_equal(refusal, "HELLO reserved", hello->reserved, 0) &&
         is_between(refusal, "HELLO role", hello->role, ROLE_CLIENT, ROLE_NODE) &&
+        (hello->frame_bytes_max == 0 ||
+         is_between(refusal, "HELLO frame_bytes_max", hello->frame_bytes_max, HELLO_FRAME_BYTES_MIN,
+                    UINT32_MAX)) &&
         is_between(refusal, "HELLO token_bytes", hello->token_bytes, 0, TOKEN_BYTES_MAX) &&
         is_whole(refusal, length, sizeof *hello, hello->token_bytes);
     if (!is_right) return -EPROTO;

@@ -15,6 +15,8 @@
 /* "FERO" in the order of the bytes on the wire. */
 #define HELLO_MAGIC 0x4f524546u
 #define HELLO_SHARD_ANY 0xffffu
+/* Every dialler takes frames of this size: what is no value of a reply, and no OPENED, fits. */
+#define HELLO_FRAME_BYTES_MIN 4096
 
 enum hello_role { ROLE_CLIENT = 1, ROLE_NODE = 2 };
 
@@ -31,7 +33,7 @@ struct frame_hello {
     uint64_t floor;           /* lowest unanswered sequence number of the session */
     uint64_t cluster;         /* identity of the cluster, 0: any */
     uint64_t view;            /* newest view known, 0: none */
-    uint32_t frame_bytes_max; /* largest frame that the dialler accepts */
+    uint32_t frame_bytes_max; /* largest frame that the dialler accepts, 0: any */
     uint32_t token_bytes;
 };
 _Static_assert(sizeof(struct frame_hello) == 72, "HELLO is on the wire");

@@ -273,12 +273,17 @@ struct peer peer_dial(struct node *node, uint32_t shard)
 
 struct peer peer_greeted(struct node *node, uint32_t shard, uint64_t session, uint64_t seq_first)
 {
-    struct peer peer = peer_dial(node, shard);
-    struct stream stream = {0};
     struct frame_hello hello = hello_any();
-    hello.shard = (uint16_t)shard;
     hello.session = session;
     hello.seq_first = seq_first;
+    return peer_greeted_as(node, shard, hello);
+}
+
+struct peer peer_greeted_as(struct node *node, uint32_t shard, struct frame_hello hello)
+{
+    struct peer peer = peer_dial(node, shard);
+    struct stream stream = {0};
+    hello.shard = (uint16_t)shard;
     stream_hello(&stream, hello);
     for (uint32_t i = 0; i < node->caches_count; i++)
         stream_open(&stream, i, node->definitions[i].name);

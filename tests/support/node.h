@@ -18,7 +18,7 @@
 #include "wire/hello.h"
 
 #define NODE_SHARDS_MAX 4
-#define NODE_CACHES_MAX 4
+#define NODE_CACHES_MAX 10
 
 struct node {
     struct shard_options options;
@@ -103,6 +103,8 @@ struct peer peer_dial(struct node *node, uint32_t shard);
  * answers have been read.
  */
 struct peer peer_greeted(struct node *node, uint32_t shard, uint64_t session, uint64_t seq_first);
+/* The same with a HELLO of the test's own, but for the shard. */
+struct peer peer_greeted_as(struct node *node, uint32_t shard, struct frame_hello hello);
 void peer_free(struct peer *peer);
 void peer_send(struct peer *peer, const void *data, size_t bytes);
 void peer_send_stream(struct peer *peer, struct stream *stream);

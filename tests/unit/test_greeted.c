@@ -105,6 +105,7 @@ static void a_wrong_hello_is_refused_with_both_values(void **unused)
         {14, 1, 0, ERROR_PROTOCOL, 0, 1, "role"},
         {15, 1, 1, ERROR_PROTOCOL, 1, 0, "reserved"},
         {5, 1, 1, ERROR_PROTOCOL, 1, 0, "flags"},
+        {64, 4, 4095, ERROR_PROTOCOL, 4095, 4096, "frame_bytes_max"},
         {48, 8, 7, ERROR_DENIED, 7, 0xc1, "cluster"},
         {0, 4, 5000, ERROR_PROTOCOL, 5000, 4096, "over the limit"},
         {0, 4, 7, ERROR_PROTOCOL, 7, 8, "shorter"},

@@ -347,6 +347,8 @@ static void wrong_fields_are_refused_by_name_and_value(void **unused)
         {0, 14, 1, 0, "HELLO role", 1},
         {0, 14, 1, 3, "HELLO role", 2},
         {0, 15, 1, 1, "HELLO reserved", 0},
+        {0, 64, 4, 1, "HELLO frame_bytes_max", 4096},
+        {0, 64, 4, 4095, "HELLO frame_bytes_max", 4096},
         {0, 68, 4, 257, "HELLO token_bytes", 256},
         {0, 68, 4, UINT32_MAX, "HELLO token_bytes", 256},
         {1, 5, 1, 1, "WELCOME flags", 0},
