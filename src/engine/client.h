@@ -125,10 +125,11 @@ struct client {
     uint32_t next_link; /* for requests without a key */
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
-    bool is_unbatched; /* every request is a send of its own */
-    bool is_in_turn;   /* a callback may be running */
-    bool is_polled;    /* the caller waits for client_fd, not in client_turn */
-    bool is_due;       /* client_fd was made readable, because there are requests to send */
+    uint32_t frame_bytes_max; /* that the node takes, as its limits of keys and values */
+    bool is_unbatched;        /* every request is a send of its own */
+    bool is_in_turn;          /* a callback may be running */
+    bool is_polled;           /* the caller waits for client_fd, not in client_turn */
+    bool is_due;              /* client_fd was made readable, because there are requests to send */
     bool is_stopping;
     bool is_starved;   /* somebody was told FERO_E_AGAIN since the last turn */
     bool has_progress; /* room was made since then */

@@ -59,6 +59,12 @@ static COLD int value_is_bad(const struct client *client, const fero_val *value,
                      client->value_bytes_max);
 }
 
+static COLD int frame_is_bad(const struct client *client, size_t bytes)
+{
+    return error_set(FERO_E_TOOBIG, "a request of %zu bytes is over the node's limit of %u", bytes,
+                     client->frame_bytes_max);
+}
+
 /* A caller's struct of another version: its fields, as far as they go. */
 static COLD int take_wish(struct wish *wish, const fero_wopts *opts)
 {
@@ -258,6 +264,7 @@ static ALWAYS_INLINE int write_request(struct client_cache *cache, struct client
     size_t length = sizeof(struct frame_request) + message->extensions.size + message->key.len +
                     message->value.size;
     size_t padded = round_up_8(length);
+    if (UNLIKELY(length > client->frame_bytes_max)) return frame_is_bad(client, length);
     bool is_ready = (size_t)(link->stop - link->backlog.at) >= padded && !window_is_full(window) &&
                     link->run_cache == cache->index &&
                     cache->numbers[link->index] != CLIENT_CACHE_UNKNOWN;

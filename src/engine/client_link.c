@@ -28,8 +28,8 @@
 
 /* A number this far from the last one on its link would be read wrongly by the node. */
 #define SEQ_DISTANCE_MAX ((uint64_t)1 << 30)
-/* Room for a reply's header, extensions and text beside its value, and for WELCOME and OPENED. */
-#define REPLY_OVERHEAD_BYTES (64 * KIB)
+/* Room for what does not depend on the longest value: the longest INFO is 192 KiB. */
+#define REPLY_OVERHEAD_BYTES (256 * KIB)
 
 struct client_link *client_link_make(struct client *client, uint32_t index)
 {
@@ -355,6 +355,7 @@ static int learn_home(struct client_link *link, const struct frame_welcome *welc
     client->refusal = 0;
     client->key_bytes_max = (uint32_t)min_u64(welcome->key_bytes_max, FRAME_KEY_BYTES_MAX);
     client->value_bytes_max = (uint32_t)min_u64(welcome->value_bytes_max, FRAME_BYTES_MAX);
+    client->frame_bytes_max = welcome->frame_bytes_max;
     client->window_bytes = min_u64(client->window_bytes_max, welcome->window_bytes);
     window_set_max(&client->window,
                    (uint32_t)min_u64(welcome->window_requests, client->window_requests_max));
@@ -444,8 +445,12 @@ static bool keep_waiting(void *context, uint8_t *frame)
     resend->frame++;
     uint64_t seq = window->floor + (uint32_t)(header.seq - (uint32_t)window->floor);
     if (seq >= window->next) return false;
-    const struct flight *flight = window_at(window, seq);
+    struct flight *flight = window_at(window, seq);
     if (flight->tag == 0 || flight_link(flight) != link->index) return false;
+    if (UNLIKELY(header.length > client->frame_bytes_max)) {
+        flight->flags |= FLIGHT_TOO_LONG;
+        return false;
+    }
     struct client_cache *cache = client->caches[flight->cache];
     if (cache != &client->nobody && header.type != FRAME_INFO) {
         header.cache = cache->numbers[link->index];
@@ -463,6 +468,15 @@ static bool keep_waiting(void *context, uint8_t *frame)
     else
         cache->counts.yacks--;
     return true;
+}
+
+/* A client_match_fn: the node would end the link over it, again and again. */
+static bool is_too_long(const struct client *client, const struct flight *flight,
+                        const void *context)
+{
+    const struct client_link *link = context;
+    (void)client;
+    return flight_link(flight) == link->index && (flight->flags & FLIGHT_TOO_LONG) != 0;
 }
 
 /* The caches of what is sent again, in order. */
@@ -503,6 +517,7 @@ static int resend(struct client_link *link)
     link->requests =
         backlog_rewind(&link->backlog, keep_waiting, &resend, client->window.next, &bytes);
     ASSERT(link->requests == resend.kept);
+    client_end_matching(client, is_too_long, link, FERO_E_TOOBIG);
     link->handed_requests = 0;
     link->acked_requests = 0;
     link->consumed_bytes = 0;

@@ -32,6 +32,8 @@ enum flight_state { FLIGHT_FREE, FLIGHT_REPLY, FLIGHT_ACK };
 
 /* The verb is named by a number, which holds only as long as the node keeps its list. */
 #define FLIGHT_NUMBERED 1u
+/* The node started again with a lower limit, and would not take the frame any more. */
+#define FLIGHT_TOO_LONG 2u
 
 /* One request on its way. */
 struct flight {
@@ -44,7 +46,7 @@ struct flight {
     uint32_t deadline; /* tick */
     uint32_t tag;      /* flight_tag: state and link in one comparison */
     uint16_t cache;
-    uint16_t flags; /* FLIGHT_NUMBERED */
+    uint16_t flags; /* FLIGHT_NUMBERED, FLIGHT_TOO_LONG */
 };
 _Static_assert(sizeof(struct flight) == 32, "two requests a cache line");
 

@@ -50,6 +50,7 @@ static struct {
     uint16_t cache_number;
     uint32_t window_requests;
     uint64_t window_bytes;
+    uint32_t frame_bytes_max;
     uint16_t opened_code;
     bool refuses_connects;
     bool is_mute; /* says nothing to HELLO */
@@ -85,7 +86,7 @@ static void say_welcome(uint32_t line)
                                     .slots_count = SLOTS_COUNT,
                                     .window_requests = play.window_requests,
                                     .window_bytes = play.window_bytes,
-                                    .frame_bytes_max = 1 << 20,
+                                    .frame_bytes_max = play.frame_bytes_max,
                                     .key_bytes_max = 100,
                                     .value_bytes_max = 100000};
     say(line, frame, welcome_encode(&welcome, first_slots, frame));
@@ -234,6 +235,7 @@ static void prepare(void)
     play.cache_number = 3;
     play.window_requests = 16384;
     play.window_bytes = 4 << 20;
+    play.frame_bytes_max = 1 << 20;
     play.acks = true;
     play.answers = true;
     fake_io_on_wait(play.fake, act, NULL);
@@ -432,6 +434,32 @@ static void wrong_requests_are_refused_at_once(void **unused)
                      FERO_E_INVAL);
     assert_int_equal(fero_ask_info(play.cache, 1, NULL, NULL), FERO_E_INVAL);
     assert_int_equal(counts().sent, 0);
+}
+
+static int update_bytes(size_t bytes, const fero_wopts *opts)
+{
+    static char large[2001];
+    const fero_val value = {.type = FERO_T_BYTES, .s = {large, bytes}};
+    return fero_update(play.cache, fero_str("28"), &value, opts, NULL);
+}
+
+/* A node's limit of frames may be less than what its limits of keys and values add up to. */
+static void no_frame_is_longer_than_the_node_takes(void **unused)
+{
+    (void)unused;
+    prepare();
+    play.frame_bytes_max = 1000;
+    connect_with((fero_runtime_opts){0}, 1);
+    assert_int_equal(update_bytes(1000 - 24 - 2, &wants_plain), 0);
+    assert_int_equal(update_bytes(1000 - 24 - 2 + 1, &wants_plain), FERO_E_TOOBIG);
+    assert_non_null(strstr(fero_errmsg(), "1001"));
+    assert_non_null(strstr(fero_errmsg(), "1000"));
+    /* A timeout of one's own is 8 bytes of extension. */
+    assert_int_equal(update_bytes(1000 - 24 - 8 - 2, &wants_reply), 0);
+    assert_int_equal(update_bytes(1000 - 24 - 8 - 2 + 1, &wants_reply), FERO_E_TOOBIG);
+    run_until(2);
+    assert_int_equal(play.taken_count, 2);
+    assert_int_equal(play.lines_count, 1);
 }
 
 /* ------------------------------------------------------------------------------ windows */
@@ -707,6 +735,38 @@ static void what_had_no_answer_is_sent_again_with_its_number(void **unused)
     assert_int_equal(counts().sacks, 6);
 }
 
+/* The node starts again with a lower limit: only what it takes is sent again. */
+static void what_a_node_does_not_take_any_more_is_unknown(void **unused)
+{
+    (void)unused;
+    play.answers = false;
+    play.acks = false;
+    fero_wopts wants_ack = wants_plain;
+    wants_ack.want = FERO_ACK;
+    assert_int_equal(update("k", &wants_plain), 0);
+    assert_int_equal(update_bytes(2000, &wants_plain), 0);
+    assert_int_equal(update_bytes(2000, &wants_ack), 0);
+    assert_int_equal(update("k", &wants_plain), 0);
+    client_run(play.client, 0);
+    client_run(play.client, 0);
+    assert_int_equal(play.taken_count, 4);
+    play.frame_bytes_max = 1000;
+    play.answers = true;
+    play.acks = true;
+    fake_io_hang_up(play.fake, play.lines[0].conn, -ECONNRESET);
+    run_until(3);
+    assert_int_equal(play.lines_count, 2);
+    assert_int_equal(play.taken_count, 6);
+    assert_int_equal(play.taken[4].header.seq, 1);
+    assert_int_equal(play.taken[5].header.seq, 4);
+    assert_int_equal(got.results[0].seq, 2);
+    assert_int_equal(got.results[0].outcome, FERO_OUTCOME_UNKNOWN);
+    assert_int_equal(got.results[0].error, FERO_E_TOOBIG);
+    assert_int_equal(got.results[1].outcome, FERO_OUTCOME_OK);
+    assert_int_equal(got.results[2].outcome, FERO_OUTCOME_OK);
+    assert_int_equal(counts().resent, 2);
+}
+
 static void a_duplicates_answer_is_an_answer(void **unused)
 {
     (void)unused;
@@ -811,6 +871,23 @@ static void replies_have_values(void **unused)
     run_until(4);
     assert_int_equal(got.results[3].error, -999);
     assert_int_equal(got.results[3].value.i64, 0x3837363534333231);
+}
+
+/* A node of many shards and caches, whose values are short. */
+static void info_may_be_longer_than_any_value(void **unused)
+{
+    (void)unused;
+    static uint8_t frame[192 * KIB];
+    struct frame_reply reply = {
+        .length = sizeof frame, .type = FRAME_REPLY, .flags = VALUE_JSON, .seq = 1};
+    play.answers = false;
+    assert_int_equal(fero_ask_info(play.cache, -1, &wants_reply, NULL), 0);
+    client_run(play.client, 0);
+    memcpy(frame, &reply, sizeof reply);
+    say(0, frame, sizeof frame);
+    run_until(1);
+    assert_int_equal(got.results[0].outcome, FERO_OUTCOME_OK);
+    assert_int_equal(got.results[0].value.s.len, sizeof frame - sizeof reply);
 }
 
 /* docs/protocol.md, sections 5 and 13: what a client of this version must live with. */
@@ -1104,6 +1181,7 @@ int main(void)
         TEST(what_was_sent_and_done_is_counted),
         TEST(padding_is_zeros),
         TEST(wrong_requests_are_refused_at_once),
+        TEST_OWN(no_frame_is_longer_than_the_node_takes),
         TEST_OWN(a_full_window_says_again),
         TEST_OWN(a_full_byte_window_waits_for_acks),
         TEST_OWN(without_batching_each_request_is_a_send),
@@ -1117,12 +1195,14 @@ int main(void)
         TEST(what_is_sent_again_has_the_time_that_is_left),
         TEST(deadlines_differ),
         TEST(what_had_no_answer_is_sent_again_with_its_number),
+        TEST(what_a_node_does_not_take_any_more_is_unknown),
         TEST(a_duplicates_answer_is_an_answer),
         TEST(a_link_that_is_down_says_so),
         cmocka_unit_test_setup(stopping_ends_what_is_on_its_way, setup_own),
         cmocka_unit_test_setup(stopping_waits_for_acks_as_long_as_told, setup_own),
         cmocka_unit_test_setup(and_no_longer_than_it_must, setup_own),
         TEST(replies_have_values),
+        TEST(info_may_be_longer_than_any_value),
         TEST(later_additions_are_lived_with),
         TEST_OWN(hostile_frames_cost_the_link),
         TEST(what_is_heard_may_be_cut_anywhere),
