@@ -50,7 +50,7 @@ struct sender_figures {
     uint64_t client_cpu_ns;
     uint64_t client_spin_ns; /* of it: waiting */
     uint64_t server_cpu_ns;
-    uint64_t server_spin_ns; /* of it, where the servers say so: waiting */
+    uint64_t server_spin_ns; /* of it: waiting */
     uint64_t keys_checked;
     uint64_t mismatches;
 };

@@ -65,6 +65,7 @@ static void put_shard(struct text *text, const struct shard *shard)
     PUT_COUNTER(enters);
     PUT_COUNTER(direct_sends);
     PUT_COUNTER(sleeps);
+    PUT_COUNTER(spin_ns);
     PUT_COUNTER(received_bytes);
     PUT_COUNTER(sent_bytes);
     PUT_COUNTER(keys);

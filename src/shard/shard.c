@@ -27,6 +27,10 @@
 #include "shard/crossing.h"
 
 #define SPIN_NS_MIN (5 * NS_PER_US)
+/* Looks for something to do between two looks at the clock, */
+#define SPIN_LOOKS 64
+/* and the most that they take: if it was longer, something else had the cpu meanwhile. */
+#define SPIN_LOOKS_NS_MAX (20 * NS_PER_US)
 /* Old log that is looked at for each appended byte while a compaction runs. */
 #define COMPACT_PER_APPENDED 4
 #define COMPACT_BYTES_MIN (64 * KIB)
@@ -243,16 +247,24 @@ static bool something_ready(const struct shard *shard)
            load_acquire_u32(&shard->command) != COMMAND_NONE;
 }
 
-/* Spins until something is ready or `spin_ns` have passed; true: ready. */
-static bool spin(const struct shard *shard, uint64_t spin_ns)
+/*
+ * Spins until something is ready or `spin_ns` have passed; true: ready. It counts what it took, with
+ * the turn that found nothing to do: CPU time without that is work.
+ */
+static bool spin(struct shard *shard, uint64_t spin_ns)
 {
-    for (;;) {
-        for (unsigned i = 0; i < 64; i++) {
-            if (something_ready(shard)) return true;
-            clock_pause();
-        }
-        if (spin_ns != TIME_NEVER && clock_now_ns() - shard->now_ns >= spin_ns) return false;
-    }
+    uint64_t at_ns = shard->now_ns;
+    uint64_t spun_ns = 0;
+    bool is_ready;
+    do {
+        unsigned looks = 0;
+        while (!(is_ready = something_ready(shard)) && ++looks < SPIN_LOOKS) clock_pause();
+        uint64_t now_ns = clock_now_ns();
+        spun_ns += min_u64(now_ns - at_ns, SPIN_LOOKS_NS_MAX);
+        at_ns = now_ns;
+    } while (!is_ready && at_ns - shard->now_ns < spin_ns);
+    count(&shard->counters.spin_ns, spun_ns);
+    return is_ready;
 }
 
 static uint64_t sleep_ns(const struct shard *shard)

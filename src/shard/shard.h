@@ -67,6 +67,7 @@ struct shard_counters {
     uint64_t closed;
     uint64_t refused;
     uint64_t sleeps;
+    uint64_t spin_ns;      /* spent on looking for something to do */
     uint64_t enters;       /* system calls, to submit or wait, */
     uint64_t direct_sends; /* and to send without that */
     uint64_t received_bytes;
