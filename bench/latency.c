@@ -191,7 +191,7 @@ int latency_measure(const struct latency_case *about, struct latency_result *res
                                     .shards = about->shards,
                                     .waiting = about->waiting,
                                     .plan = &result->plan};
-    int status = about->seeds != NULL ? nodes_use(&nodes, about->bench, about->seeds)
+    int status = about->seeds != NULL ? nodes_use(&nodes, about->bench, about->seeds, about->name)
                                       : nodes_start(&nodes, &options);
     if (status != 0) return status;
     bool pinned = sched_getaffinity(0, sizeof before, &before) == 0 &&

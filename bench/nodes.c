@@ -17,8 +17,12 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "cli/command.h"
 #include "cli/json.h"
+#include "fero.h"
 
+/* A node that runs answers sooner, whatever else the machine does. */
+#define REACH_MS 3000
 #define READY_MS 15000
 #define STOP_MS 5000
 #define LINE_BYTES 4096
@@ -117,7 +121,35 @@ int nodes_start(struct nodes *nodes, const struct nodes_options *options)
     return 0;
 }
 
-int nodes_use(struct nodes *nodes, const char *bench, const char *seeds)
+int nodes_try(const char *address, const char *name, int64_t timeout_ms)
+{
+    const char *seeds[] = {address, NULL};
+    fero_runtime_opts runtime_opts = {
+        .size = sizeof runtime_opts, .client = 1, .seeds = seeds, .idle = FERO_IDLE_SLEEP};
+    fero_opts opts = {.size = sizeof opts, .timeout_ms = timeout_ms};
+    fero *runtime;
+    fero_cache *cache;
+    int err = fero_start(&runtime_opts, &runtime);
+    if (err < 0) return err;
+    err = fero_open(runtime, name, &opts, &cache);
+    if (err == 0) fero_close(cache);
+    fero_stop(runtime, 0);
+    return err;
+}
+
+/* The first one that does not answer ends it. */
+static int try_all(const struct nodes *nodes, const char *name)
+{
+    for (uint32_t i = 0; i < nodes->count; i++) {
+        int err = nodes_try(nodes->list[i].address, name, REACH_MS);
+        if (err == 0) continue;
+        fprintf(stderr, "fero %s: cannot connect: %s\n", nodes->bench, fero_errmsg());
+        return err == FERO_E_INVAL ? STATUS_USAGE : STATUS_NOT_CONNECTED;
+    }
+    return 0;
+}
+
+int nodes_use(struct nodes *nodes, const char *bench, const char *seeds, const char *name)
 {
     *nodes = (struct nodes){.bench = bench};
     for (const char *at = seeds; *at != 0;) {
@@ -125,7 +157,7 @@ int nodes_use(struct nodes *nodes, const char *bench, const char *seeds)
         if (nodes->count == NODES_MAX || bytes == 0 || bytes >= NODE_ADDRESS_BYTES) {
             fprintf(stderr, "fero %s: --seeds takes 1 to %d addresses HOST:PORT, not \"%s\"\n",
                     bench, NODES_MAX, seeds);
-            return 2;
+            return STATUS_USAGE;
         }
         struct node *node = &nodes->list[nodes->count++];
         memcpy(node->address, at, bytes);
@@ -133,7 +165,7 @@ int nodes_use(struct nodes *nodes, const char *bench, const char *seeds)
         at += bytes;
         if (*at == ',') at++;
     }
-    return 0;
+    return try_all(nodes, name);
 }
 
 /* -------------------------------------------------------------------------------------- stop */

@@ -1,24 +1,12 @@
 #include "bench/options.h"
 
-#include "fero.h"
-
 #define SEEDS_DEFAULT "127.0.0.1:7700"
 #define PROBE_MS 1000
 
 /* Whether the node on the default port has the cache. */
 static bool node_is_there(const char *name)
 {
-    const char *seeds[] = {SEEDS_DEFAULT, NULL};
-    fero_runtime_opts runtime_opts = {.size = sizeof runtime_opts, .client = 1, .seeds = seeds};
-    fero_opts opts = {.size = sizeof opts, .timeout_ms = PROBE_MS};
-    fero *runtime;
-    fero_cache *cache;
-    if (!nodes_is_listening(SEEDS_DEFAULT)) return false;
-    if (fero_start(&runtime_opts, &runtime) < 0) return false;
-    bool there = fero_open(runtime, name, &opts, &cache) == 0;
-    if (there) fero_close(cache);
-    fero_stop(runtime, 0);
-    return there;
+    return nodes_is_listening(SEEDS_DEFAULT) && nodes_try(SEEDS_DEFAULT, name, PROBE_MS) == 0;
 }
 
 int options_settle(const struct command *command, struct options_common *options, bool wants_own)

@@ -150,7 +150,7 @@ static int start_nodes(struct speed_result *result, struct nodes *nodes)
                                     .waiting = about->waiting,
                                     .plan = &result->plan};
     if (about->seeds == NULL) return nodes_start(nodes, &options);
-    int status = nodes_use(nodes, about->bench, about->seeds);
+    int status = nodes_use(nodes, about->bench, about->seeds, about->name);
     result->about.servers = nodes->count;
     return status;
 }

@@ -81,7 +81,16 @@ before=$(updates)
 run "$FERO" bench speed -r 20000 --keys 5000 --warmup 300 --seeds "$NODE"
 check "a warm-up of so many messages" [ $(($(updates) - before)) -eq 20300 ]
 run "$FERO" bench speed -r 20000 --name nosuch --seeds "$NODE"
-check "a cache that is not there" [ "$STATUS" -eq 3 ]
+check "a cache that is not there" fails_with 3 "$NODE" nosuch
+for bench in speed latency; do
+    begin_ms=$(now_ms)
+    run "$FERO" bench "$bench" --seeds "$NODE,127.0.0.1:1"
+    check "$bench at a port where nobody listens" fails_with 3 127.0.0.1:1 'fero serve demo' --seeds
+    took_ms=$(($(now_ms) - begin_ms))
+    check "$bench gives up soon" [ "$took_ms" -lt 8000 ]
+    run "$FERO" bench "$bench" --seeds 127.0.0.1:99999
+    check "$bench at an address that is none" fails_with 2 127.0.0.1:99999
+done
 
 # ---- latency -----------------------------------------------------------------------------------
 
