@@ -236,6 +236,13 @@ static COLD void reply_lost(struct request_context *context)
     reply_done(context, sizeof reply);
 }
 
+/* An offset that the header does not hold. */
+static COLD void put_offset(uint8_t *to, uint64_t offset)
+{
+    struct extensions extensions = {.present = 1u << EXT_OFFSET, .offset = offset};
+    extensions_encode(&extensions, to);
+}
+
 /* The 16-byte reply of an update or a removal: by far the most frequent one. */
 static ALWAYS_INLINE void reply_changed(struct request_context *context, uint64_t offset,
                                         uint8_t flags)
@@ -255,9 +262,8 @@ static ALWAYS_INLINE void reply_changed(struct request_context *context, uint64_
                                 .seq = context->request->link_seq,
                                 .offset = (uint32_t)offset};
     if (UNLIKELY(wide)) {
-        struct extensions extensions = {.present = 1u << EXT_OFFSET, .offset = offset};
         reply.flags |= FRAME_EXTENDED;
-        extensions_encode(&extensions, to + sizeof reply);
+        put_offset(to + sizeof reply, offset);
     }
     memcpy(to, &reply, sizeof reply);
     reply_done(context, bytes);
@@ -276,11 +282,7 @@ static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t 
     context->replied = true;
     if (reply_outcome(code) != OUTCOME_OK) count(&context->shard->counters.errors, 1);
     if (context->request->want < WANT_REPLY) return;
-    uint8_t extension[EXTENSIONS_BYTES_MAX];
-    struct extensions extensions = {.present = offset > UINT32_MAX ? 1u << EXT_OFFSET : 0,
-                                    .offset = offset};
-    size_t extension_bytes =
-        UNLIKELY(extensions.present != 0) ? extensions_encode(&extensions, extension) : 0;
+    bool wide = offset > UINT32_MAX;
     size_t length = reply_bytes(offset, value_bytes);
     size_t padded = round_up_8(length);
     uint8_t *to = reply_room(context, padded);
@@ -295,10 +297,12 @@ static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t 
                                 .seq = context->request->link_seq,
                                 .offset = (uint32_t)offset};
     memset(to + padded - 8, 0, 8);
-    if (extension_bytes > 0) reply.flags |= FRAME_EXTENDED;
+    if (UNLIKELY(wide)) {
+        reply.flags |= FRAME_EXTENDED;
+        put_offset(to + sizeof reply, offset);
+    }
     memcpy(to, &reply, sizeof reply);
-    memcpy(to + sizeof reply, extension, extension_bytes);
-    if (value_bytes > 0) memcpy(to + sizeof reply + extension_bytes, value, value_bytes);
+    if (value_bytes > 0) memcpy(to + length - value_bytes, value, value_bytes);
     reply_done(context, padded);
 }
 

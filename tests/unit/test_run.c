@@ -1081,6 +1081,53 @@ static struct bytes forged_record(const char *key)
  * The seventh entry of a bucket is looked up, then a new key of the same bucket puts the number of
  * an overflow bucket in its place: 16, and at 16 * 8 in the log lies what looks like its record.
  */
+/* As if the key had been changed 2^32 times before. */
+static void age_key(const char *key)
+{
+    struct store *store = &node.shards[0]->caches[0]->store;
+    char body[8] = {0};
+    const struct change *change;
+    struct store_request request = {.body = (const uint8_t *)body,
+                                    .body_bytes = (uint32_t)strlen(key),
+                                    .key_len = (uint16_t)strlen(key),
+                                    .slot = FRAME_SLOT_ANY,
+                                    .type = FRAME_GET};
+    memcpy(body, key, strlen(key));
+    store_prepare(store, &request);
+    assert_int_equal(store_get(store, &request, &change), STORE_OK);
+    ((struct change *)(uintptr_t)change)->offset_and_floor += (uint64_t)1 << 32;
+}
+
+/* A reply with its offset in full behind the header; what follows that. */
+static struct bytes expect_wide_offset(uint32_t seq, uint64_t offset)
+{
+    struct frame_reply reply = peer_expect(&peer, seq, OUTCOME_OK, ERROR_NONE);
+    struct bytes tail = peer_tail(&peer, sizeof reply);
+    struct extensions extensions;
+    assert_int_equal(reply.flags & FRAME_EXTENDED, FRAME_EXTENDED);
+    assert_int_equal(reply.offset, (uint32_t)offset);
+    assert_int_equal(extensions_decode(&extensions, tail.data, tail.size), 16);
+    assert_int_equal(extensions.present, 1u << EXT_OFFSET);
+    assert_int_equal(extensions.offset, offset);
+    return (struct bytes){(const uint8_t *)tail.data + 16, tail.size - 16};
+}
+
+static void an_offset_over_32_bits_is_in_an_extension(void **unused)
+{
+    (void)unused;
+    peer_ask(&peer, ask_update(1, "k", "a"));
+    node_settle(&node);
+    peer_expect_offset(&peer, 1, 1);
+    age_key("k");
+    peer_ask(&peer, ask_get(2, "k"));
+    peer_ask(&peer, ask_update(3, "k", "the second value"));
+    peer_ask(&peer, ask_get(4, "k"));
+    node_settle(&node);
+    assert_true(bytes_equal(expect_wide_offset(2, 0x100000001), bytes_of("a")));
+    assert_int_equal(expect_wide_offset(3, 0x100000002).size, 0);
+    assert_true(bytes_equal(expect_wide_offset(4, 0x100000002), bytes_of("the second value")));
+}
+
 static void a_value_is_never_taken_for_a_record(void **unused)
 {
     (void)unused;
@@ -1155,6 +1202,7 @@ int main(void)
         TEST(numbers_are_nearest_to_the_highest_on_the_link),
         TEST(deadline_and_floor_are_taken),
         TEST(what_waited_too_long_is_not_done),
+        TEST(an_offset_over_32_bits_is_in_an_extension),
         TEST(a_value_is_never_taken_for_a_record),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
         cmocka_unit_test(and_into_any_pieces),
