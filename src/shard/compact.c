@@ -531,6 +531,7 @@ static bool hunt(struct compaction *compaction, struct store *store)
     struct log *log = &store->log;
     if (compaction->refused == log->refused) return false;
     compaction->refused = log->refused;
+    if (log->active == SEGMENT_NONE) return false; /* it has nothing that could go */
     if (compaction->hunted) {
         log_yield_history(log);
         count_all(compaction, store);

@@ -1166,6 +1166,57 @@ static void a_value_is_never_taken_for_a_record(void **unused)
     peer_expect_string(&peer, seq + 4, "new");
 }
 
+/* ------------------------------------------------------------------------------ memory.max */
+
+#define FULL_KEYS 300
+
+/* A node whose log is small, and none of which leaves the history by itself. */
+static void open_small(void)
+{
+    struct shard_options options = node_options(1);
+    options.log_bytes_max = 20 * MIB;
+    options.history_bytes_max = GIB;
+    node_open(&node, &options);
+    node_add_cache(&node, "demo", NULL, 0, NULL);
+    node_add_cache(&node, "other", NULL, 0, NULL);
+    peer = peer_greeted(&node, 0, SESSION, 1);
+}
+
+/* Updates one of FULL_KEYS keys with a long value. Whether it was taken. */
+static bool try_long_update(uint32_t seq, uint16_t cache)
+{
+    static const uint8_t value[19000];
+    struct frame_reply reply;
+    char key[9];
+    snprintf(key, sizeof key, "%08u", seq % FULL_KEYS);
+    struct ask ask = ask_update(seq, key, "");
+    ask.cache = cache;
+    ask.value = (struct bytes){value, sizeof value};
+    peer_ask(&peer, ask);
+    node_settle(&node);
+    const struct frame_prefix *prefix = peer_next_answer(&peer);
+    assert_non_null(prefix);
+    assert_int_equal(prefix->type, FRAME_REPLY);
+    memcpy(&reply, prefix, sizeof reply);
+    return reply_outcome(reply.code) == OUTCOME_OK;
+}
+
+static void a_cache_that_never_got_memory_is_refused_and_no_more(void **unused)
+{
+    uint32_t seq = 0;
+    (void)unused;
+    open_small();
+    while (try_long_update(++seq, 0)) continue;
+    for (uint32_t i = 0; i < 10; i++) {
+        char key[9];
+        try_long_update(++seq, 1);
+        snprintf(key, sizeof key, "%08u", i);
+        peer_ask(&peer, ask_remove(++seq, key));
+        node_settle(&node);
+        assert_non_null(peer_next_answer(&peer));
+    }
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -1204,6 +1255,7 @@ int main(void)
         TEST(what_waited_too_long_is_not_done),
         TEST(an_offset_over_32_bits_is_in_an_extension),
         TEST(a_value_is_never_taken_for_a_record),
+        cmocka_unit_test_teardown(a_cache_that_never_got_memory_is_refused_and_no_more, teardown),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
         cmocka_unit_test(and_into_any_pieces),
     };
