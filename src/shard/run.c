@@ -379,6 +379,7 @@ static COLD void fail_store(struct request_context *context, enum store_result r
                      request->slot, slot_of_key(request->body, request->key_len));
         break;
     case STORE_NO_MEMORY:
+        context->shard->was_full = true;
         request_fail(context, ERROR_NO_MEMORY,
                      "memory.max is reached (%llu bytes of log): remove keys or raise it",
                      context->shard->options->log_bytes_max, 0);

@@ -34,6 +34,8 @@
 /* Old log that is looked at for each appended byte while a compaction runs. */
 #define COMPACT_PER_APPENDED 4
 #define COMPACT_BYTES_MIN (64 * KIB)
+/* Where memory.max is reached, nothing is appended before enough has been looked at. */
+#define COMPACT_BYTES_MIN_FULL (1 * MIB)
 #define WALL_READ_NS NS_PER_S
 /* Nobody tells a shard that a lane has room again: it looks this often while it sleeps. */
 #define LANE_POLL_NS (100 * NS_PER_US)
@@ -180,11 +182,13 @@ static void seal_logs(struct shard *shard)
 
 static void compact(struct shard *shard)
 {
-    if (shard->appended_bytes == 0) return;
-    size_t budget = max_u64(shard->appended_bytes * COMPACT_PER_APPENDED, COMPACT_BYTES_MIN);
+    if (shard->appended_bytes == 0 && !shard->was_full) return;
+    size_t budget_min = shard->was_full ? COMPACT_BYTES_MIN_FULL : COMPACT_BYTES_MIN;
+    size_t budget = max_u64(shard->appended_bytes * COMPACT_PER_APPENDED, budget_min);
     for (uint32_t i = 0; i < shard->caches_count; i++)
         store_compact(&shard->caches[i]->store, budget);
     shard->appended_bytes = 0;
+    shard->was_full = false;
 }
 
 static void wake_sleepers(struct shard *shard, uint64_t sleepers)

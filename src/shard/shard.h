@@ -129,7 +129,8 @@ struct shard {
     uint32_t lane_waits_count; /* of those that wait, for a lane that is still full */
     uint32_t next_shard;       /* for callers that want any */
     uint64_t work;             /* things done this turn */
-    uint64_t appended_bytes;
+    uint64_t appended_bytes;   /* this turn */
+    bool was_full;             /* something was not appended this turn: memory.max is reached */
     struct crossing_peer crossing[SHARDS_MAX];
     updates_fn updates_take; /* the variant for this processor */
     uint32_t handed_over;    /* lanes' requests without a reply yet */

@@ -1201,6 +1201,20 @@ static bool try_long_update(uint32_t seq, uint16_t cache)
     return reply_outcome(reply.code) == OUTCOME_OK;
 }
 
+/* Each refusal is in a turn of its own, in which nothing was appended. */
+static void a_full_node_that_is_only_updated_makes_room(void **unused)
+{
+    uint32_t refusals = 0;
+    (void)unused;
+    open_small();
+    for (uint32_t seq = 1; seq <= 4000; seq++) {
+        bool is_taken = try_long_update(seq, 0);
+        refusals = is_taken ? 0 : refusals + 1;
+        assert_true(refusals < 20);
+    }
+    assert_int_equal(store_keys_count(&node.shards[0]->caches[0]->store), FULL_KEYS);
+}
+
 static void a_cache_that_never_got_memory_is_refused_and_no_more(void **unused)
 {
     uint32_t seq = 0;
@@ -1255,6 +1269,7 @@ int main(void)
         TEST(what_waited_too_long_is_not_done),
         TEST(an_offset_over_32_bits_is_in_an_extension),
         TEST(a_value_is_never_taken_for_a_record),
+        cmocka_unit_test_teardown(a_full_node_that_is_only_updated_makes_room, teardown),
         cmocka_unit_test_teardown(a_cache_that_never_got_memory_is_refused_and_no_more, teardown),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
         cmocka_unit_test(and_into_any_pieces),
