@@ -429,7 +429,7 @@ static ALWAYS_INLINE void changed(struct request_context *context, const struct 
     if (LIKELY(request->session != NULL))
         session_remember(request->session, request->store.seq_whole,
                          address_of(&shard->segments, change));
-    shard->appended_bytes += change->length;
+    shard->appended_bytes += request->frame_bytes;
     reply_changed(context, change_offset(change), 0);
 }
 

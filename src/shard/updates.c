@@ -69,8 +69,9 @@ _Static_assert(COPY_BYTES <= LOG_SLACK_BYTES, "a copy may go over the end of its
 static const uint8_t plain_flags[256] = {PLAIN_FLAGS(VALUE_STRING), PLAIN_FLAGS(VALUE_JSON),
                                          PLAIN_FLAGS(VALUE_BYTES)};
 
-/* Type and key length of a first word: what a record must have in common with the frame. */
+/* Of a first word: what a record must have in common with the frame. */
 #define TYPE_AND_KEY ((uint64_t)0xffff00ff << 32)
+#define KEY_ONLY ((uint64_t)0xffff0000 << 32)
 /* What is read of an old change, where keys have 8 bytes. */
 #define OLD_BYTES (offsetof(struct change, offset_and_floor) + sizeof(uint64_t))
 /* As in log/segments.h, for addresses in units of 8 bytes. */
@@ -475,10 +476,22 @@ static NO_INLINE bool cursor_make_room(struct cursor *cursor, struct store *stor
     return has_room;
 }
 
-/* Whether the record is an update of the frame's key. */
-static ALWAYS_INLINE bool is_key(const struct change *old, const uint8_t *frame, uint64_t first)
+static ALWAYS_INLINE const struct change *change_at8(const struct applying *applying, uint64_t at8)
 {
-    if (UNLIKELY(((load_u64(old) ^ first) & TYPE_AND_KEY) != 0)) return false;
+    return (const struct change *)(applying->arena + at8 * 8);
+}
+
+/* Address of the newest change that the entry has, of whatever key. */
+static ALWAYS_INLINE uint64_t newest(const uint64_t *entry)
+{
+    return *entry & ENTRY_ADDRESS;
+}
+
+/* Whether the record is of the frame's key, and has in common with its first word what it must. */
+static ALWAYS_INLINE bool is_key(const struct change *old, const uint8_t *frame, uint64_t first,
+                                 uint64_t in_common)
+{
+    if (UNLIKELY(((load_u64(old) ^ first) & in_common) != 0)) return false;
     const uint8_t *key = frame + FRAME_REQUEST_BYTES;
     if (LIKELY(first >> 48 == 8)) return load_u64(old + 1) == load_u64(key);
     return memcmp(old + 1, key, first >> 48) == 0;
@@ -493,7 +506,7 @@ static bool is_wanted(const void *context, uint64_t address)
 {
     const struct wanted *wanted = context;
     return is_key((const struct change *)(wanted->arena + address), wanted->frame,
-                  load_u64(wanted->frame));
+                  load_u64(wanted->frame), KEY_ONLY);
 }
 
 static ALWAYS_INLINE bool has_room(const struct cursor *cursor, size_t bytes)
@@ -515,13 +528,20 @@ static ALWAYS_INLINE void write_reply(uint8_t *reply, uint32_t seq, uint64_t off
     store_u32(reply + 12, (uint32_t)offset);
 }
 
+/* A larger offset has a longer reply. */
+static ALWAYS_INLINE bool may_follow(const struct change *old)
+{
+    return LIKELY(old->offset_and_floor < UINT32_MAX);
+}
+
 /*
- * A key that is not there, or was removed. False: something is wrong with it, or memory is short;
- * the general way says what.
+ * A key that is not there, or was removed: then `removed` is its newest change. False: something is
+ * wrong with it, or memory is short; the general way says what.
  */
 static NO_INLINE bool apply_new(const struct applying *applying, const struct plain *plain,
-                                uint64_t seq, struct cursor *cursor)
+                                const struct change *removed, uint64_t seq, struct cursor *cursor)
 {
+    if (removed != NULL && !may_follow(removed)) return false;
     struct frame_request frame;
     memcpy(&frame, plain->frame, sizeof frame);
     struct store_request request = {.body = plain->frame + FRAME_REQUEST_BYTES,
@@ -581,17 +601,6 @@ static ALWAYS_INLINE uint64_t route_of(const uint8_t *frame)
     return load_u64(frame + 8) & ~(uint64_t)UINT16_MAX;
 }
 
-static ALWAYS_INLINE const struct change *change_at8(const struct applying *applying, uint64_t at8)
-{
-    return (const struct change *)(applying->arena + at8 * 8);
-}
-
-/* Address of the newest change that the entry has, of whatever key. */
-static ALWAYS_INLINE uint64_t newest(const uint64_t *entry)
-{
-    return *entry & ENTRY_ADDRESS;
-}
-
 /* Whether slot and offset are such that the change can be appended here. Completes slot and route. */
 static ALWAYS_INLINE bool is_plain_change(const struct change *old, uint32_t *slot, uint64_t *route)
 {
@@ -601,8 +610,7 @@ static ALWAYS_INLINE bool is_plain_change(const struct change *old, uint32_t *sl
         *slot = old->slot;
         *route ^= (uint64_t)(FRAME_SLOT_ANY ^ old->slot) << 16;
     }
-    /* A larger offset has a longer reply. */
-    return LIKELY(old->offset_and_floor < UINT32_MAX);
+    return may_follow(old);
 }
 
 /* Writes the record of a change to `to`. */
@@ -661,7 +669,8 @@ static ALWAYS_INLINE void append(const struct applying *applying, const struct u
     applying->index[at8 >> GRANULE_SHIFT_8] = *slot_head;
     *slot_head = (uint32_t)at8 & PLACE_8;
     *update->entry ^= old8 ^ at8;
-    /* Nothing superseded it before. */
+    /* Nothing supersedes it yet, so there is nothing but its link. */
+    DEBUG_ASSERT(applying->index[old8 >> GRANULE_SHIFT_8] <= INDEX_LINK);
     applying->index[old8 >> GRANULE_SHIFT_8] |= cursor->mark;
     applying->segments[old8 >> UNIT_SHIFT_8].dead_bytes += update->old_bytes;
 
@@ -683,11 +692,13 @@ static NO_INLINE bool apply_frame(const struct applying *applying, const struct 
     uint64_t *entry = plain->entry;
     uint64_t route = route_of(frame);
     uint32_t slot = load_u16(frame + 10);
-    if (!is_key(change_at8(applying, newest(entry)), frame, first)) {
+    if (!is_key(change_at8(applying, newest(entry)), frame, first, TYPE_AND_KEY)) {
         /* It may be in an overflow bucket, a tag may have lied, or a bucket was split meanwhile. */
         struct wanted wanted = {applying->arena, frame};
         entry = table_find(&applying->store->table, plain->hash, is_wanted, &wanted);
-        if (entry == NULL) return apply_new(applying, plain, seq, cursor);
+        if (entry == NULL) return apply_new(applying, plain, NULL, seq, cursor);
+        const struct change *found = change_at8(applying, newest(entry));
+        if (found->type == FRAME_REMOVE) return apply_new(applying, plain, found, seq, cursor);
     }
     /* Before there is room: it may need a new batch, which must not stay empty. */
     if (!is_plain_change(change_at8(applying, newest(entry)), &slot, &route)) return false;

@@ -2,8 +2,8 @@
  * The short way through a shard (updates.c) against the general one (run.c): for the same random
  * stream, in the same pieces, both must answer the same bytes and leave the same log behind, byte
  * for byte. Some nodes have several shards, so that what is another one's crosses in bundles
- * (bundle.c) on one side and one by one on the other. A failure names its seed: `test_updates SEED`
- * replays that one alone.
+ * (bundle.c) on one side and one by one on the other; and some have two links of one session, on
+ * two shards. A failure names its seed: `test_updates SEED` replays that one alone.
  */
 #include "shard/updates.h"
 
@@ -16,14 +16,21 @@
 #include <cmocka.h>
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/rng.h"
 #include "shard/crossing.h"
+#include "tests/support/key_of_hash.h"
 #include "tests/support/node.h"
 
 #define SEEDS 80
 #define STEPS 60
 #define PIECE_BYTES_MAX 40000
+/* Of a world whose memory gets full. */
+#define PIECE_BYTES_MAX_FULL 1000000
 #define KEYS 300
+#define PEERS_MAX 2
+/* Numbers after which a session has grown as far as it ever does. */
+#define GROWN (SESSION_WINDOW + 1000)
 
 static uint64_t seed_first = 1;
 static uint64_t seed_last = SEEDS;
@@ -44,13 +51,18 @@ static int32_t pass_on(struct request_context *context, const void *verb)
     return HANDLED_NEXT;
 }
 
-/* One of the two nodes, and everything that its peer has heard. */
-struct side {
-    struct node node;
+/* A link, and everything that was heard on it. */
+struct ear {
     struct peer peer;
-    bool is_tight; /* turns take less, and not the same: only the last ACK counts */
     struct stream heard;
     struct stream acked; /* what was said with each ACK */
+};
+
+/* One of the two nodes. */
+struct side {
+    struct node node;
+    struct ear ears[PEERS_MAX]; /* the second one on another shard, */
+    bool answers;               /* so that replies lie in the lanes of the first, too */
 };
 
 struct world {
@@ -60,8 +72,17 @@ struct world {
     uint64_t session;
     uint64_t seq;
     uint32_t shards;
-    uint32_t calm; /* what is no plain update is so many times rarer */
-    bool is_tight; /* outbox and lanes are small, and sends are held now and then */
+    uint32_t peers;
+    uint32_t calm;  /* what is no plain update is so many times rarer */
+    bool is_tight;  /* outbox and lanes are small, and sends are held now and then: turns take less,
+                    * and not the same, so of the ACKs only the last one counts */
+    bool is_full;   /* there is more to write than memory for it */
+    bool has_alike; /* most updates have a key of 8 bytes and a value of this size */
+    size_t alike_bytes;
+    uint32_t keys;
+    uint16_t cache;  /* that most of this step's requests are for */
+    uint32_t to;     /* the link on which they go */
+    bool reconnects; /* before the next step */
 };
 
 static uint64_t below(struct world *world, uint64_t bound)
@@ -85,12 +106,34 @@ struct text {
     char data[128];
 };
 
-static const char *random_key(struct world *world, struct text *text)
+static void put_key_of_hash(uint64_t hash, struct text *text)
+{
+    uint64_t key = key_of_hash(hash, node_options(1).hash_seed);
+    memcpy(text->data, &key, sizeof key);
+}
+
+/*
+ * Keys that the table has trouble with: those of one bucket, that overflows, and those whose entries
+ * look alike, since they differ in bits only that no entry has.
+ */
+static struct bytes hard_key(struct world *world, struct text *text)
+{
+    uint64_t number = below(world, 40);
+    uint64_t hash = hash_bytes(&number, sizeof number);
+    if (one_in(world, 2))
+        put_key_of_hash(hash << 10 | 5, text);
+    else
+        put_key_of_hash(hash ^ below(world, 4) << 40, text);
+    return (struct bytes){text->data, 8};
+}
+
+static struct bytes random_key(struct world *world, struct text *text)
 {
     static const char *const shapes[] = {"k%05u__", "key-%u", "%u", "{tag}.%u",
                                          "a.long.path.of.%u"};
-    unsigned number = (unsigned)below(world, KEYS);
-    const char *shape = one_in(world, 3) ? shapes[below(world, 5)] : shapes[0];
+    unsigned number = (unsigned)below(world, world->keys);
+    const char *shape = rarely_one_in(world, 3) ? shapes[below(world, 5)] : shapes[0];
+    if (one_in(world, 10)) return hard_key(world, text);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     int bytes = snprintf(text->data, sizeof text->data, shape, number);
@@ -99,14 +142,21 @@ static const char *random_key(struct world *world, struct text *text)
         memset(text->data + bytes, 'x', (size_t)(101 - bytes)); /* 100 are allowed */
         text->data[one_in(world, 2) ? 100 : 101] = 0;
     }
-    return rarely_one_in(world, 200) ? "" : text->data;
+    return bytes_of(rarely_one_in(world, 200) ? "" : text->data);
+}
+
+static size_t random_value_bytes(struct world *world)
+{
+    if (world->has_alike && !one_in(world, 40)) return world->alike_bytes;
+    if (rarely_one_in(world, 300)) return 19990 + (size_t)below(world, 20); /* 20000 are allowed */
+    if (world->is_full) return (size_t)below(world, 20000);
+    return one_in(world, 10) ? (size_t)below(world, 3000) : (size_t)below(world, 140);
 }
 
 static struct bytes random_value(struct world *world)
 {
     static uint8_t bytes[20064];
-    size_t size = one_in(world, 10) ? (size_t)below(world, 3000) : (size_t)below(world, 140);
-    if (rarely_one_in(world, 300)) size = 19990 + (size_t)below(world, 20); /* 20000 are allowed */
+    size_t size = random_value_bytes(world);
     for (size_t i = 0; i < size; i += 8) {
         uint64_t word = rng_next(&world->rng);
         memcpy(bytes + i, &word, sizeof word);
@@ -124,24 +174,30 @@ static uint32_t random_seq(struct world *world)
     return (uint32_t)world->seq;
 }
 
-static uint16_t random_slot(struct world *world, const char *key)
+static uint16_t random_slot(struct world *world, struct bytes key)
 {
     if (rarely_one_in(world, 200)) return (uint16_t)below(world, 65536);
     if (one_in(world, 2)) return FRAME_SLOT_ANY;
-    return slot_of_key(key, strlen(key));
+    return slot_of_key(key.data, key.size);
+}
+
+static uint8_t random_type(struct world *world)
+{
+    static const uint8_t types[] = {VALUE_STRING, VALUE_JSON, VALUE_BYTES};
+    return types[world->has_alike && !one_in(world, 40) ? 0 : below(world, 3)];
 }
 
 static void put_ask(struct world *world, struct stream *stream)
 {
-    static const uint8_t types[] = {VALUE_STRING, VALUE_JSON, VALUE_BYTES};
     struct text text;
-    const char *key = random_key(world, &text);
+    struct bytes key = random_key(world, &text);
     struct ask ask = {.type = FRAME_UPDATE,
                       .want = WANT_REPLY,
-                      .value_type = types[below(world, 3)],
+                      .value_type = random_type(world),
+                      .cache = world->cache,
                       .slot = random_slot(world, key),
                       .seq = random_seq(world),
-                      .key = bytes_of(key),
+                      .key = key,
                       .value = random_value(world)};
     switch (below(world, 40 * (uint64_t)world->calm)) {
     case 0: ask.type = FRAME_REMOVE; break;
@@ -180,36 +236,42 @@ static void side_open(struct side *side, const struct shard_options *options, up
     }
 }
 
-static void side_hear(struct side *side)
+static void ear_hear(struct ear *ear, bool is_tight)
 {
     const struct frame_prefix *prefix;
-    while ((prefix = peer_next(&side->peer)) != NULL) {
+    while ((prefix = peer_next(&ear->peer)) != NULL) {
         struct frame_ack ack;
         if (prefix->type != FRAME_ACK) {
-            stream_put(&side->heard, prefix, round_up_8(prefix->length));
+            stream_put(&ear->heard, prefix, round_up_8(prefix->length));
             continue;
         }
         memcpy(&ack, prefix, sizeof ack);
-        if (side->is_tight) side->acked.bytes = 0;
-        stream_put(&side->acked, &ack, sizeof ack);
+        if (is_tight) ear->acked.bytes = 0;
+        stream_put(&ear->acked, &ack, sizeof ack);
     }
 }
 
+/* Links of which the first number may be one that the session knows. */
 static void side_reconnect(struct side *side, const struct world *world)
 {
-    if (side->peer.node != NULL) {
-        peer_hang_up(&side->peer);
-        node_settle(&side->node);
-        peer_free(&side->peer);
+    for (uint32_t i = 0; i < world->peers; i++) {
+        struct ear *ear = &side->ears[i];
+        if (ear->peer.node != NULL) {
+            peer_hang_up(&ear->peer);
+            node_settle(&side->node);
+            peer_free(&ear->peer);
+        }
+        ear->peer = peer_greeted(&side->node, i, world->session, max_u64(world->seq, 1));
     }
-    side->peer = peer_greeted(&side->node, 0, world->session, max_u64(world->seq, 1));
 }
 
 static void side_close(struct side *side)
 {
-    stream_free(&side->heard);
-    stream_free(&side->acked);
-    peer_free(&side->peer);
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        stream_free(&side->ears[i].heard);
+        stream_free(&side->ears[i].acked);
+        peer_free(&side->ears[i].peer);
+    }
     node_close(&side->node);
 }
 
@@ -259,19 +321,22 @@ static void compare_streams(struct stream *a, struct stream *b)
 
 static void compare_heard(struct world *world)
 {
-    struct side *a = &world->sides[0];
-    struct side *b = &world->sides[1];
-    side_hear(a);
-    side_hear(b);
-    if (world->shards > 1) {
-        sort_frames(&a->heard);
-        sort_frames(&b->heard);
+    for (uint32_t i = 0; i < world->peers; i++) {
+        struct ear *a = &world->sides[0].ears[i];
+        struct ear *b = &world->sides[1].ears[i];
+        ear_hear(a, world->is_tight);
+        ear_hear(b, world->is_tight);
+        if (world->shards > 1) {
+            sort_frames(&a->heard);
+            sort_frames(&b->heard);
+        }
+        compare_streams(&a->heard, &b->heard);
+        compare_streams(&a->acked, &b->acked);
     }
-    compare_streams(&a->heard, &b->heard);
-    compare_streams(&a->acked, &b->acked);
 }
 
-static void compare_slot(const struct store *a, const struct store *b, uint16_t slot)
+static void compare_slot(const struct world *world, const struct store *a, const struct store *b,
+                         uint16_t slot)
 {
     struct slot_walk walk_a;
     struct slot_walk walk_b;
@@ -291,6 +356,7 @@ static void compare_slot(const struct store *a, const struct store *b, uint16_t 
         uint32_t index_a = *index_word(a->segments, address_of(a->segments, change_a));
         uint32_t index_b = *index_word(b->segments, address_of(b->segments, change_b));
         assert_int_equal(index_is_superseded(index_a), index_is_superseded(index_b));
+        if (!world->is_tight) assert_int_equal(index_a, index_b);
     } while (change_a != NULL);
 }
 
@@ -318,7 +384,7 @@ static void compare_stores(struct world *world)
             store_check(store_b);
             assert_int_equal(store_keys_count(store_a), store_keys_count(store_b));
             for (uint16_t slot = 0; slot < SLOTS_COUNT; slot++)
-                compare_slot(store_a, store_b, slot);
+                compare_slot(world, store_a, store_b, slot);
             if (world->is_tight) continue; /* turns ended elsewhere, and batches with them */
             assert_int_equal(log_live_bytes(&store_a->log), log_live_bytes(&store_b->log));
             assert_int_equal(store_a->log.stream_next, store_b->log.stream_next);
@@ -332,7 +398,19 @@ static void compare_stores(struct world *world)
 static void hold(struct world *world, bool held)
 {
     for (unsigned i = 0; i < 2; i++)
-        fake_io_hold_sends(world->sides[i].node.ios[0], world->sides[i].peer.conn, held);
+        fake_io_hold_sends(world->sides[i].node.ios[0], world->sides[i].ears[0].peer.conn, held);
+}
+
+/* Bytes of mail in the lane, but for pads. */
+static size_t mail_bytes(const struct lane *lane)
+{
+    size_t bytes = 0;
+    const struct mail *mail;
+    for (uint64_t at = lane->consumed.head; at < lane->producer.tail; at += mail->bytes) {
+        mail = (const struct mail *)(const void *)(lane->memory + (at & (lane->bytes - 1)));
+        if (mail->kind != LANE_PAD) bytes += mail->bytes;
+    }
+    return bytes;
 }
 
 /* What may be owed at the end of a turn: an outbox and one reply more, half a lane. */
@@ -341,6 +419,8 @@ static void check_bounds(const struct side *side)
     const struct shard_options *options = &side->node.options;
     const struct shard *shard = side->node.shards[0];
     size_t reply_bytes_max = FRAME_REPLY_BYTES + CROSSING_INLINE_BYTES_MAX;
+    /* Half of it, without what pads may take. */
+    size_t requests_bytes_max = options->lane_bytes / 2 - 2 * (CROSSING_INLINE_BYTES_MAX + 256);
     for (uint32_t i = 0; i < shard->callers_fresh; i++)
         assert_true(shard->callers[i].reserved_bytes <=
                     options->outbox_bytes_max + reply_bytes_max);
@@ -349,6 +429,7 @@ static void check_bounds(const struct side *side)
         const struct lane *lane = shard->mailbox->out[peer];
         assert_true(shard->crossing[peer].promised_bytes <= options->lane_bytes / 2);
         assert_true(lane->producer.tail - lane->consumed.head <= options->lane_bytes / 2);
+        if (!side->answers) assert_true(mail_bytes(lane) <= requests_bytes_max);
     }
 }
 
@@ -360,27 +441,125 @@ static void turn(struct side *side)
     for (uint32_t i = 1; i < side->node.options.shards_count; i++) node_turn_one(&side->node, i);
 }
 
-static void step(struct world *world)
+/* The same cuts on both sides. */
+static void send_both(struct world *world, const struct stream *stream)
 {
-    struct stream stream = {0};
-    size_t bytes = 1 + (size_t)below(world, PIECE_BYTES_MAX);
-    bool holds = world->is_tight && one_in(world, 3);
-    while (stream.bytes < bytes) put_ask(world, &stream);
-    if (holds) hold(world, true);
-    /* The same cuts on both sides. */
-    for (size_t at = 0; at < stream.bytes;) {
-        size_t piece = one_in(world, 2) ? stream.bytes - at : 1 + (size_t)below(world, 5000);
-        piece = min_u64(piece, stream.bytes - at);
+    for (size_t at = 0; at < stream->bytes;) {
+        size_t piece = one_in(world, 2) ? stream->bytes - at : 1 + (size_t)below(world, 5000);
+        piece = min_u64(piece, stream->bytes - at);
         for (unsigned i = 0; i < 2; i++) {
-            peer_send(&world->sides[i].peer, stream.data + at, piece);
-            turn(&world->sides[i]);
+            struct side *side = &world->sides[i];
+            peer_send(&side->ears[world->to].peer, stream->data + at, piece);
+            turn(side);
         }
         at += piece;
     }
-    stream_free(&stream);
-    if (holds) hold(world, false);
+}
+
+static void compare(struct world *world)
+{
     for (unsigned i = 0; i < 2; i++) node_settle(&world->sides[i].node);
     compare_heard(world);
+}
+
+/* A key that was changed more often than a test can: the next offset of it may not fit 32 bits. */
+static void age_key(struct world *world)
+{
+    struct text text;
+    struct bytes key = random_key(world, &text);
+    uint64_t offset = UINT32_MAX - below(world, 4);
+    uint16_t slot = slot_of_key(key.data, key.size);
+    if (key.size == 0) return;
+    for (unsigned i = 0; i < 2; i++) {
+        struct node *node = &world->sides[i].node;
+        struct shard *shard = node->shards[node->slot_owner[slot]];
+        struct store *store = &shard->caches[world->cache]->store;
+        struct store_request request = {.body = key.data, .key_len = (uint16_t)key.size};
+        store_prepare(store, &request);
+        if (request.entry == NULL) continue;
+        change_at(store->segments, entry_address(*request.entry))->offset_and_floor = offset;
+    }
+}
+
+/* A session that has grown as far as it may. */
+static void grow_session(struct world *world)
+{
+    struct stream stream = {0};
+    char key[16];
+    for (uint32_t i = 0; i < GROWN; i++) {
+        snprintf(key, sizeof key, "k%05u__", i % KEYS);
+        stream_ask(&stream, &(struct ask){.type = FRAME_UPDATE,
+                                          .want = WANT_REPLY,
+                                          .value_type = VALUE_STRING,
+                                          .slot = FRAME_SLOT_ANY,
+                                          .seq = (uint32_t)++world->seq,
+                                          .key = bytes_of(key)});
+    }
+    world->to = 0;
+    for (size_t at = 0; at < stream.bytes; at += 20000) {
+        struct stream piece = {stream.data + at, min_u64(20000, stream.bytes - at), 0};
+        send_both(world, &piece);
+        compare(world);
+    }
+    stream_free(&stream);
+}
+
+static void step(struct world *world)
+{
+    struct stream stream = {0};
+    size_t bytes =
+        1 + (size_t)below(world, world->is_full ? PIECE_BYTES_MAX_FULL : PIECE_BYTES_MAX);
+    bool holds = world->is_tight && world->peers == 1 && one_in(world, 3);
+    world->cache = one_in(world, 6) ? 1 : 0;
+    world->to = (uint32_t)below(world, world->peers);
+    if (rarely_one_in(world, 3)) age_key(world);
+    while (stream.bytes < bytes) put_ask(world, &stream);
+    if (holds) hold(world, true);
+    send_both(world, &stream);
+    stream_free(&stream);
+    if (holds) hold(world, false);
+    /* What is on its way then has no one to go to. */
+    bool hangs_up = !world->is_tight && one_in(world, 15);
+    for (unsigned i = 0; hangs_up && i < 2; i++)
+        peer_hang_up(&world->sides[i].ears[world->to].peer);
+    compare(world);
+    world->reconnects = hangs_up;
+}
+
+static void reconnect(struct world *world)
+{
+    /* What comes then may have been sent before. */
+    if (one_in(world, 3)) world->seq -= below(world, min_u64(world->seq, 3000) + 1);
+    for (unsigned i = 0; i < 2; i++) side_reconnect(&world->sides[i], world);
+    world->reconnects = false;
+}
+
+static struct shard_options draw_options(struct world *world)
+{
+    world->shards = one_in(world, 2) ? 1 : 2 + (uint32_t)below(world, 2);
+    world->calm = one_in(world, 2) ? 1 : 20;
+    world->is_tight = one_in(world, 3);
+    world->session = one_in(world, 4) ? 0 : rng_next(&world->rng) | 1;
+    world->keys = one_in(world, 4) ? 5 : KEYS;
+    world->has_alike = one_in(world, 2);
+    world->alike_bytes = (size_t)below(world, 200);
+    world->peers = world->shards > 1 && !world->is_tight && one_in(world, 3) ? 2 : 1;
+    world->is_full = world->shards == 1 && !world->is_tight && one_in(world, 3);
+    if (one_in(world, 3))
+        world->seq = ((uint64_t)1 << 32) - below(world, one_in(world, 2) ? 3000 : GROWN);
+    struct shard_options options = node_options(world->shards);
+    options.lane_bytes = 2 * MIB; /* never full, so that turns on both sides are the same */
+    if (world->is_tight) {
+        if (one_in(world, 2)) options.outbox_bytes_max = 1000 + (size_t)below(world, 8000);
+        options.lane_bytes = 32 * KIB << below(world, 3);
+    }
+    if (world->is_full) {
+        options.log_bytes_max = 20 * MIB;
+        options.history_bytes_max = one_in(world, 2) ? 1 : 1 * GIB;
+        options.garbage_bytes_max = 1 * MIB;
+        world->alike_bytes = (size_t)below(world, 10000);
+    }
+    return options;
 }
 
 static void run_world(uint64_t seed, updates_fn take)
@@ -392,23 +571,13 @@ static void run_world(uint64_t seed, updates_fn take)
     print_message("%s\n", text);
     world = (struct world){.seed = seed, .seq = 0};
     rng_init(&world.rng, seed);
-    world.shards = one_in(&world, 2) ? 1 : 2 + (uint32_t)below(&world, 2);
-    world.calm = one_in(&world, 2) ? 1 : 20;
-    world.is_tight = one_in(&world, 3);
-    world.session = one_in(&world, 4) ? 0 : rng_next(&world.rng) | 1;
-    if (one_in(&world, 4)) world.seq = ((uint64_t)1 << 32) - below(&world, 3000);
-    struct shard_options options = node_options(world.shards);
-    if (world.is_tight) {
-        if (one_in(&world, 2)) options.outbox_bytes_max = 1000 + (size_t)below(&world, 8000);
-        options.lane_bytes = 32 * KIB << below(&world, 3);
-    }
+    struct shard_options options = draw_options(&world);
     side_open(&world.sides[0], &options, take);
     side_open(&world.sides[1], &options, take_nothing);
-    world.sides[0].is_tight = world.is_tight;
-    world.sides[1].is_tight = world.is_tight;
+    for (unsigned i = 0; i < 2; i++) world.sides[i].answers = world.peers > 1;
     for (unsigned i = 0; i < STEPS; i++) {
-        if (i == 0 || one_in(&world, 15))
-            for (unsigned side = 0; side < 2; side++) side_reconnect(&world.sides[side], &world);
+        if (i == 0 || world.reconnects || one_in(&world, 15)) reconnect(&world);
+        if (i == 0 && one_in(&world, 3)) grow_session(&world);
         step(&world);
     }
     compare_stores(&world);

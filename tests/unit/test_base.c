@@ -22,6 +22,7 @@
 #include "base/hash.h"
 #include "base/rng.h"
 #include "base/trace.h"
+#include "tests/support/key_of_hash.h"
 
 /* ---------------------------------------------------------------------------- bytes */
 
@@ -72,34 +73,6 @@ static void hashes_are_those_of_xxh3(void **state)
     assert_int_equal(hash_key("", 0, 0), 0x2d06800538d394c2u);
     assert_int_equal(hash_key("abc", 3, 0), hash_bytes("abc", 3));
     assert_int_not_equal(hash_key("abc", 3, 1), hash_key("abc", 3, 2));
-}
-
-static uint64_t rotated(uint64_t value, unsigned bits)
-{
-    return value << bits | value >> (64 - bits);
-}
-
-/* `x` such that x * odd == product. */
-static uint64_t divided(uint64_t product, uint64_t odd)
-{
-    uint64_t inverse = odd;
-    for (unsigned i = 0; i < 6; i++) inverse *= 2 - odd * inverse;
-    return product * inverse;
-}
-
-/*
- * The key of 8 bytes that has this hash: hash_key_8 backwards. The step with two rotations is a
- * polynomial that has an odd number of terms, so it is the identity when it is taken 64 times.
- */
-static uint64_t key_of_hash(uint64_t hash, uint64_t seed)
-{
-    hash ^= hash >> 28;
-    hash ^= hash >> 56;
-    hash = divided(hash, 0x9fb21c651e98df25u);
-    hash ^= (hash >> 35) + 8;
-    hash = divided(hash, 0x9fb21c651e98df25u);
-    for (unsigned i = 0; i < 63; i++) hash ^= rotated(hash, 49) ^ rotated(hash, 24);
-    return rotated(hash ^ hash_of_8(seed).flip, 32);
 }
 
 /* updates.c stands on it. */
