@@ -49,6 +49,8 @@ _Static_assert((uint64_t)STEP_MAX *UPDATES_MAX < (uint64_t)1 << 31,
                "the upper half of a number does not depend on the order of own and foreign frames");
 /* How far the log's memory is fetched ahead of its end. A store to a line in no cache would wait. */
 #define LOG_AHEAD_BYTES 2048
+/* Of long records, more of it is on its way at a time. */
+#define LOG_AHEAD_BYTES_LONG 8192
 
 /* What turns the first word of the request into that of the change: longer, and nobody wants. */
 #define TO_CHANGE                                                                                  \
@@ -641,7 +643,7 @@ static ALWAYS_INLINE void write_record(uint8_t *to, const struct applying *apply
 /* Fetches the memory of the log that will be written a few records later. */
 static ALWAYS_INLINE void fetch_log(const uint8_t *at, const struct shape *shape)
 {
-    at += LOG_AHEAD_BYTES;
+    at += shape->is_short ? LOG_AHEAD_BYTES : LOG_AHEAD_BYTES_LONG;
     __builtin_prefetch(at, 1);
     __builtin_prefetch(at + CACHE_LINE, 1);
     __builtin_prefetch(at + 2 * CACHE_LINE, 1);
