@@ -23,7 +23,10 @@
 #include "bench/limit_sides.h"
 #include "bench/limit_wiring.h"
 
-/* The defaults of what was left 0. */
+/* Replies of the first window may come before the warm-up has ended: fewer would not be measured. */
+#define WINDOWS_MIN 4
+
+/* The defaults of what was left 0, and as many records as can be measured. */
 static void complete(struct limit_options *options)
 {
     if (options->message_bytes == 0) options->message_bytes = 100;
@@ -35,6 +38,8 @@ static void complete(struct limit_options *options)
     if (options->batch_bytes == 0) options->batch_bytes = 128 * KIB;
     if (options->receive_bytes == 0) options->receive_bytes = 256 * KIB;
     if (options->log_bytes == 0) options->log_bytes = 1 * GIB;
+    options->records = max_u64(options->records, WINDOWS_MIN * (uint64_t)options->window_bytes /
+                                                     limit_frame_bytes(options));
     if (options->wait == LIMIT_WAIT_BEST) options->wait = LIMIT_WAIT_SPIN;
     limit_sides_choose_cpus(&options->server_cpu, &options->client_cpu, &options->wait);
 }
