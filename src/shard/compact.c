@@ -17,12 +17,11 @@
  * byte that is won. Nothing happens while the superseded changes outside the history are fewer than
  * a bound (see dead_bytes_allowed). Then a sweep goes on where the last one stopped, round and round
  * from the oldest segment to the history, and stops as soon as an eighth of the bound is won:
- * whatever is left gets emptier by waiting. The longer ago a segment
- * was swept, the fewer of its records still live, so that this order is that of the gain, like the
- * cleaning of a log-structured file system by age (Rosenblum and Ousterhout, "The design and
- * implementation of a log-structured file system", 1992). Segments of which less than the average
- * can go are passed over: those are full of keys that do not change, or have only just left the
- * history.
+ * whatever is left gets emptier by waiting. The longer ago a segment was swept, the fewer of its
+ * records still live, so that this order is that of the gain, like the cleaning of a log-structured
+ * file system by age (Rosenblum and Ousterhout, "The design and implementation of a log-structured
+ * file system", 1992). Segments of which less than the average can go are passed over: those are
+ * full of keys that do not change, or have only just left the history.
  */
 #include "shard/compact.h"
 
@@ -361,9 +360,9 @@ static void ripen(const struct store *store, struct segment *segment)
 
 /*
  * Garbage costs memory, and less of it costs time: with as much of it as of live changes, one record
- * is moved for four that are appended; with three eighths, one for each. So a small log
- * may have a fixed amount; one of middle size, one and a half times what is live, as long as both
- * together are under 27 eighths of that amount; and a large one three eighths.
+ * is moved for four that are appended; with three eighths, one for each. So a small log may have a
+ * fixed amount; one of middle size, one and a half times what is live, as long as both together are
+ * under 27 eighths of that amount; and a large one three eighths.
  */
 static uint64_t dead_bytes_allowed(uint64_t garbage_bytes_max, uint64_t live_bytes)
 {

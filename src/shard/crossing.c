@@ -1,8 +1,8 @@
 /*
  * A request whose slot another shard owns crosses one lane as a copy of its frame, and its reply
  * comes back on the lane of the opposite direction. Plain updates cross many in a mail (bundle.c),
- * everything else by itself. Nothing is shared: a caller is named by index
- * and generation, so a reply for a caller that has gone is dropped.
+ * everything else by itself. Nothing is shared: a caller is named by index and generation, so a
+ * reply for a caller that has gone is dropped.
  *
  * Nobody waits. A request is sent only if the room of its reply is promised, in the caller's outbox
  * and in the lane back; otherwise its source stops being read. Requests may fill one half of a lane
