@@ -11,6 +11,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "shard/run.h"
 
 #define TURNS_MAX 100000
 
@@ -107,6 +108,15 @@ uint32_t node_add_cache(struct node *node, const char *name, const struct cache_
         assert_int_equal(node->shards[i]->command_result, 0);
     }
     return node->caches_count++;
+}
+
+int32_t node_echo(struct request_context *context, const void *verb)
+{
+    const struct store_request *request = &context->request->store;
+    (void)verb;
+    request_reply(context, reply_code(OUTCOME_OK, ERROR_NONE), (enum value_type)request->flags,
+                  request->body + request->key_len, request->body_bytes - request->key_len);
+    return HANDLED_REPLIED;
 }
 
 bool node_turn_one(struct node *node, uint32_t shard)

@@ -37,6 +37,8 @@ void node_open(struct node *node, const struct shard_options *options);
 /* One more cache on every shard; name and verbs are borrowed. Returns its number. */
 uint32_t node_add_cache(struct node *node, const char *name, const struct cache_verb *verbs,
                         uint32_t verbs_count, cache_handler_fn handler);
+/* A verb that answers with the value of its request. */
+int32_t node_echo(struct request_context *context, const void *verb);
 /* One turn of one shard; it does not wait. False: it has stopped. */
 bool node_turn_one(struct node *node, uint32_t shard);
 /* One turn of every shard. */

@@ -25,16 +25,7 @@ static char far_key[NODE_KEY_BYTES]; /* of shard 1 */
 static char fits[VALUE_MAX + 1];
 static char too_long[VALUE_MAX + 2];
 
-static int32_t echo(struct request_context *context, const void *verb)
-{
-    const struct store_request *request = &context->request->store;
-    (void)verb;
-    request_reply(context, reply_code(OUTCOME_OK, ERROR_NONE), (enum value_type)request->flags,
-                  request->body + request->key_len, request->body_bytes - request->key_len);
-    return HANDLED_REPLIED;
-}
-
-static const struct cache_verb verbs[] = {{"echo", echo, NULL}};
+static const struct cache_verb verbs[] = {{"echo", node_echo, NULL}};
 
 static struct frame_hello hello_with(uint32_t frame_bytes_max)
 {
@@ -187,7 +178,7 @@ static void a_list_of_verbs_over_the_limit_fails_the_open(void **unused)
         memset(names[i], 'a', FRAME_NAME_BYTES_MAX);
         snprintf(names[i], sizeof names[i], "%u", i);
         names[i][strlen(names[i])] = 'a';
-        many[i] = (struct cache_verb){names[i], echo, NULL};
+        many[i] = (struct cache_verb){names[i], node_echo, NULL};
     }
     node_add_cache(&node, "wordy", many, ARRAY_COUNT(many), NULL);
     for (unsigned i = 0; i < 2; i++) {

@@ -24,18 +24,9 @@
 static struct node node;
 static struct peer peer;
 
-static int32_t echo(struct request_context *context, const void *verb)
-{
-    const struct store_request *request = &context->request->store;
-    (void)verb;
-    request_reply(context, reply_code(OUTCOME_OK, ERROR_NONE), (enum value_type)request->flags,
-                  request->body + request->key_len, request->body_bytes - request->key_len);
-    return HANDLED_REPLIED;
-}
-
 static int32_t answer_twice(struct request_context *context, const void *verb)
 {
-    echo(context, verb);
+    node_echo(context, verb);
     assert_int_equal(request_reply(context, 0, VALUE_NULL, NULL, 0), -EALREADY);
     assert_int_equal(request_fail(context, ERROR_BUSY, "no", 0, 0), -EALREADY);
     return HANDLED_REPLIED;
@@ -77,7 +68,7 @@ static int32_t answer_too_much(struct request_context *context, const void *verb
     return HANDLED_REPLIED;
 }
 
-static const struct cache_verb verbs[] = {{"echo", echo, NULL},
+static const struct cache_verb verbs[] = {{"echo", node_echo, NULL},
                                           {"twice", answer_twice, NULL},
                                           {"forget", forget_to_answer, NULL},
                                           {"decline", decline, NULL},
@@ -590,7 +581,7 @@ static void a_verb_that_wants_nothing_is_called_all_the_same(void **unused)
 static void a_handler_of_everything_sees_what_no_verb_takes(void **unused)
 {
     (void)unused;
-    uint16_t all = (uint16_t)node_add_cache(&node, "all", NULL, 0, echo);
+    uint16_t all = (uint16_t)node_add_cache(&node, "all", NULL, 0, node_echo);
     uint16_t none = (uint16_t)node_add_cache(&node, "none", NULL, 0, pass_on);
     peer_ask(&peer, with_cache(ask_update(1, "k", "mine"), all));
     peer_ask(&peer, with_cache(ask_get(2, "k"), all));

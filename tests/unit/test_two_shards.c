@@ -22,16 +22,7 @@ static struct peer peer; /* of shard 0 */
 static char near_key[NODE_KEY_BYTES];
 static char far_key[NODE_KEY_BYTES]; /* of shard 1 */
 
-static int32_t echo(struct request_context *context, const void *verb)
-{
-    const struct store_request *request = &context->request->store;
-    (void)verb;
-    request_reply(context, reply_code(OUTCOME_OK, ERROR_NONE), (enum value_type)request->flags,
-                  request->body + request->key_len, request->body_bytes - request->key_len);
-    return HANDLED_REPLIED;
-}
-
-static const struct cache_verb verbs[] = {{"echo", echo, NULL}};
+static const struct cache_verb verbs[] = {{"echo", node_echo, NULL}};
 
 static void open_two(const struct shard_options *options)
 {
