@@ -7,11 +7,11 @@
  * Three passes:
  *   1  check the header, hash the key, fetch its bucket
  *   2  find the entry by tag, fetch the record it points to and the record's index word
- *   3  compare the key, append the change, point the entry at it, write the reply
+ *   3  compare the key or its hash, append the change, point the entry at it, write the reply
  *
- * Each pass takes a group of PACE frames, then the next one takes the group before, round and round: so
- * every line is asked for long before it is needed, and the requests for memory come evenly
- * (a core has no more than some twenty misses in flight, and waits when there are more).
+ * Each pass takes a group of PACE frames, then the next one takes the group before, round and round:
+ * so every line is asked for long before it is needed, and the requests for memory come evenly (a
+ * core has no more than some twenty misses in flight, and waits when there are more).
  *
  * Who asks is a caller, or another shard with a bundle of one of its callers (bundle.c). A caller's
  * frames may be other shards': the first pass reads them, if they have room, and the third pushes

@@ -204,11 +204,11 @@ static void each_bit_of_the_hash_that_is_kept_tells_entries_apart(void **state)
         uint64_t other = hash ^ (uint64_t)1 << bit;
         bool is_kept = bit < 33 || (bit >= 56 && bit < 63);
         assert_int_equal(table_insert(&table, hash, 64), 0);
-        uint64_t address;
-        const uint64_t *entry = table_probe(table_bucket(&table, other), &other, &address);
+        uint64_t address8;
+        const uint64_t *entry = table_probe(table_bucket(&table, other), &other, &address8);
         assert_int_equal(entry == NULL, is_kept);
         assert_int_equal(table_find_address(&table, other, 64) == NULL, is_kept);
-        assert_non_null(table_probe(table_bucket(&table, hash), &hash, &address));
+        assert_non_null(table_probe(table_bucket(&table, hash), &hash, &address8));
         table_deinit(&table);
     }
 }
