@@ -43,10 +43,8 @@
 #define BATCH_MAX 1024
 #define IN_BYTES ((size_t)256 * KIB)
 #define SILENT_MS 10000
-/* Warming up goes on in steps of this until memory grows by less than the slack, or this long. */
-#define SETTLE_CHUNK_BYTES (64 * MIB)
+/* Resident memory also grows by what is none of the log. */
 #define SETTLE_SLACK_BYTES (4 * MIB)
-#define SETTLE_NS (30 * NS_PER_S)
 
 /* The one connection. */
 struct crossing {
@@ -349,7 +347,7 @@ static int warm_up(struct crossing *crossing)
     const struct crossing_case *about = crossing->about;
     uint64_t chunk = max_u64(2 * about->keys, SETTLE_CHUNK_BYTES / about->message_bytes);
     uint64_t batches = max_u64(chunk / crossing->batch, 1);
-    uint64_t left = 10 * about->records;
+    uint64_t left = SETTLE_RECORDS_FACTOR * about->records;
     uint64_t begin_ns = clock_now_ns();
     uint64_t before_bytes;
     progress_say("%s, warming up", about->step);

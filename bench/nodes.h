@@ -9,10 +9,19 @@
 #include <sys/types.h>
 
 #include "base/attr.h"
+#include "base/bytes.h"
+#include "base/clock.h"
 #include "bench/cpus.h"
 
 #define NODES_MAX 16
 #define NODE_ADDRESS_BYTES 128
+
+/* Between two looks at a node's memory while warming up: many times the step it grows by. */
+#define SETTLE_CHUNK_BYTES (64 * MIB)
+/* So long at most, */
+#define SETTLE_NS (30 * NS_PER_S)
+/* and so many times the records of a run: for few of them nobody waits until a node has settled. */
+#define SETTLE_RECORDS_FACTOR 10
 
 enum nodes_waiting { NODES_ADAPTIVE, NODES_BUSY_POLL, NODES_SLEEP };
 

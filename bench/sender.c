@@ -50,11 +50,6 @@
 #define PATTERN 0x5a
 #define PROGRESS_MS 50
 #define WARMUP_MAX 4000000
-/* Between two looks at a server's memory while warming up: many times the step it grows by. */
-#define SETTLE_CHUNK_BYTES (64 * MIB)
-#define SETTLE_NS (30 * NS_PER_S)
-/* For few records nobody waits until a server has settled. */
-#define SETTLE_RECORDS_FACTOR 10
 /* As the limit's: more would not be faster, and fall out of the caches. */
 #define WINDOW_BYTES (1 * MIB)
 #define WINDOW_BYTES_MIN (64 * KIB)
