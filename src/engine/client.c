@@ -118,6 +118,7 @@ int client_start_on(const fero_runtime_opts *opts, const struct client_seams *se
     client->head.kind = RUNTIME_CLIENT;
     client->seams = *seams;
     client->session = seams->session;
+    client->session_start = clock_wall_ms() << 16;
     client->clock_is_old = true;
     rng_init(&client->rng, seams->session);
     for (uint32_t i = 0; i <= CLIENT_CACHES_MAX; i++) client->caches[i] = &client->nobody;

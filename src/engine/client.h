@@ -154,6 +154,7 @@ struct client {
     struct chunk_pool pool;
     struct rng rng;
     uint64_t session;
+    uint64_t session_start; /* milliseconds of the wall clock << 16: a hybrid logical clock */
     uint64_t outbox_bytes_max;
     uint64_t window_bytes_max; /* our option */
     uint64_t window_bytes;     /* and the node's, if less */

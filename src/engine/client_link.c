@@ -239,12 +239,6 @@ static void lost(struct client_link *link, int result)
 
 /* -------------------------------------------------------------------------------- greeting */
 
-/* Milliseconds of the wall clock and a counter of 16 bits: a hybrid logical clock. */
-static uint64_t session_start(void)
-{
-    return clock_wall_ms() << 16;
-}
-
 int client_link_open(struct client_link *link, const struct client_cache *cache)
 {
     uint8_t *to = link_reserve(&link->link, sizeof(struct frame_open) + FRAME_NAME_BYTES_MAX + 8);
@@ -261,9 +255,9 @@ static int greet(struct client_link *link)
     struct frame_hello hello = {.shard = link->has_shard ? (uint16_t)link->index : HELLO_SHARD_ANY,
                                 .role = ROLE_CLIENT,
                                 .session = client->session,
-                                .session_start = session_start(),
-                                /* What is sent again comes first. */
-                                .seq_first = window->floor,
+                                .session_start = client->session_start,
+                                /* What is sent again is below, in [floor, next). */
+                                .seq_first = window->next,
                                 .floor = window->floor,
                                 .frame_bytes_max = FRAME_BYTES_MAX};
     uint8_t *to = link_reserve(&link->link, sizeof hello + 8);

@@ -33,7 +33,7 @@ struct mail_bundle {
     struct mail mail;
     uint32_t caller;
     uint32_t generation;
-    uint64_t session;
+    struct session_claim claim;
     uint64_t seq; /* 64-bit; the first update's is higher */
 };
 
@@ -83,9 +83,11 @@ static NO_INLINE struct mail_bundle *open_bundle(const struct bundles *bundles,
                                          sizeof(struct bundle_ends) + foreign->bytes, MAIL_BUNDLE);
     ASSERT(mail != NULL); /* bundles_begin found room */
     struct mail_bundle *bundle = (struct mail_bundle *)mail;
+    uint32_t seq;
+    memcpy(&seq, foreign->frame + offsetof(struct frame_request, seq), sizeof seq);
     bundle->caller = caller->index;
     bundle->generation = caller->generation;
-    bundle->session = caller->session_id;
+    bundle->claim = session_claim_at(&caller->claim, bundles->seq + (seq - (uint32_t)bundles->seq));
     bundle->seq = bundles->seq;
     shard->crossing[foreign->to].bundle = bundle;
     shard->crossing[foreign->to].bundle_left = BUNDLE_UPDATES_MAX;
@@ -191,7 +193,7 @@ static size_t apply_one(struct updates *updates, uint32_t from, const struct mai
     struct mail_request head = {.mail = {.small = PROMISE},
                                 .caller = bundle->caller,
                                 .generation = bundle->generation,
-                                .session = bundle->session,
+                                .claim = bundle->claim,
                                 .seq = updates->seq};
     crossing_apply(updates->shard, from, &head, frame, bytes);
     return bytes;
@@ -205,11 +207,12 @@ void bundle_apply(struct shard *shard, uint32_t from, const struct mail *mail)
     size_t at = 0;
     uint8_t replies[BUNDLE_UPDATES_MAX * FRAME_REPLY_BYTES];
     struct updates updates = {.shard = shard,
-                              .session = crossing_session(shard, bundle->session),
-                              .session_id = bundle->session,
+                              .session = crossing_session(shard, &bundle->claim),
+                              .session_id = bundle->claim.id,
                               .seq = bundle->seq,
                               .replies = replies};
-    bool is_short = updates.session != NULL || bundle->session == 0;
+    bool is_short = updates.session != NULL || bundle->claim.id == 0;
+    if (updates.session != NULL) session_before_run(updates.session);
     while (at < size - UPDATES_SLACK_BYTES) {
         size_t bytes = is_short ? shard->updates_take(&updates, frames + at, size - at) : 0;
         if (LIKELY(bytes > 0))

@@ -220,9 +220,12 @@ static bool attach_session(struct caller *caller, const struct frame_hello *hell
 {
     struct shard *shard = caller->shard;
     caller->seq_highest = hello->seq_first > 0 ? hello->seq_first - 1 : 0;
-    caller->session_id = hello->session;
+    caller->claim = (struct session_claim){.id = hello->session,
+                                           .start = hello->session_start,
+                                           .seq_unsent = hello->seq_first,
+                                           .floor = hello->floor};
     if (hello->session == 0) return true;
-    caller->session = sessions_attach(&shard->sessions, hello->session);
+    caller->session = sessions_attach(&shard->sessions, &caller->claim);
     return caller->session != NULL;
 }
 

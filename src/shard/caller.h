@@ -32,19 +32,19 @@ struct caller {
     bool is_ended;   /* the peer sends no more: closed when it has its answers */
     bool is_adopted; /* another shard has handed it over, so this one greets it */
     struct shard *shard;
-    struct session *session; /* NULL: none */
-    uint64_t session_id;
-    uint32_t frame_bytes_max; /* its peer takes no longer ones: see HELLO */
-    uint64_t seq_highest;     /* 64-bit, of the requests on this link */
-    uint32_t requests;        /* since the link began */
-    uint32_t seq_last;        /* low half of the last request's number */
-    uint64_t consumed_bytes;  /* of request frames */
-    uint32_t waits_for;       /* shard whose lane was full, or IO_NONE: its own outbox was */
-    uint64_t again_bytes;     /* of what comes next: read before, and put back for want of room */
-    uint64_t again_ns;        /* when they were read */
-    uint64_t reserved_bytes;  /* outbox room promised to requests that crossed a lane */
-    uint64_t deadline_ns;     /* of greeting or closing */
-    struct caller *next;      /* free list, or the queue of its state */
+    struct session *session;    /* NULL: none */
+    struct session_claim claim; /* what HELLO said of it; its id is 0 where there is none */
+    uint32_t frame_bytes_max;   /* its peer takes no longer ones: see HELLO */
+    uint64_t seq_highest;       /* 64-bit, of the requests on this link */
+    uint32_t requests;          /* since the link began */
+    uint32_t seq_last;          /* low half of the last request's number */
+    uint64_t consumed_bytes;    /* of request frames */
+    uint32_t waits_for;         /* shard whose lane was full, or IO_NONE: its own outbox was */
+    uint64_t again_bytes;       /* of what comes next: read before, and put back for want of room */
+    uint64_t again_ns;          /* when they were read */
+    uint64_t reserved_bytes;    /* outbox room promised to requests that crossed a lane */
+    uint64_t deadline_ns;       /* of greeting or closing */
+    struct caller *next;        /* free list, or the queue of its state */
     struct caller *previous;
 };
 

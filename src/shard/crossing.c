@@ -101,7 +101,8 @@ static bool try_push_request(struct caller *caller, const struct request *reques
     head->mail.small = promise;
     head->caller = caller->index;
     head->generation = caller->generation;
-    head->session = request->store.session;
+    head->claim = session_claim_at(&caller->claim,
+                                   max_u64(request->store.seq_whole, caller->seq_highest + 1));
     head->seq = request->store.seq_whole;
     head->deadline_ns = request->deadline_ns;
     if (UNLIKELY(is_block))
@@ -185,7 +186,8 @@ uint8_t *crossing_reply_room(struct request_context *context, size_t bytes)
 /* A request as it lies in its lane. */
 struct incoming {
     struct request request;
-    uint8_t *block; /* to be freed */
+    const struct session_claim *claim; /* where it lies in the lane */
+    uint8_t *block;                    /* to be freed */
 };
 
 /* It was checked by the shard that sent it. */
@@ -198,11 +200,12 @@ static void incoming_decode(struct incoming *incoming, struct shard *shard,
     enum decoded decoded = request_decode(request, shard, frame, frame_bytes, &refusal);
     ASSERT(decoded == DECODED_REQUEST);
     request->store.seq_whole = head->seq;
-    request->store.session = head->session;
+    request->store.session = head->claim.id;
     request->deadline_ns = head->deadline_ns;
     request->caller = head->caller;
     request->generation = head->generation;
     request->promise = head->mail.small;
+    incoming->claim = &head->claim;
     incoming->block = NULL;
     if (request->error == 0) store_prefetch(&request->cache->store, &request->store);
 }
@@ -220,9 +223,9 @@ static void incoming_open(struct incoming *incoming, struct shard *shard, const 
     incoming->block = block->data;
 }
 
-struct session *crossing_session(struct shard *shard, uint64_t id)
+struct session *crossing_session(struct shard *shard, const struct session_claim *claim)
 {
-    return id == 0 ? NULL : sessions_use(&shard->sessions, id);
+    return claim->id == 0 ? NULL : sessions_use(&shard->sessions, claim);
 }
 
 static void apply_with_reply(struct incoming *incoming, struct shard *shard, uint32_t from,
@@ -231,7 +234,7 @@ static void apply_with_reply(struct incoming *incoming, struct shard *shard, uin
     struct request *request = &incoming->request;
     struct request_context context = {
         .shard = shard, .request = request, .mail = reply_mail, .from_shard = from};
-    request->session = crossing_session(shard, request->store.session);
+    request->session = crossing_session(shard, incoming->claim);
     if (reply_mail != NULL) {
         struct mail_reply *reply = (struct mail_reply *)reply_mail;
         reply_mail->small = request->promise;

@@ -30,7 +30,7 @@ struct mail_request {
     struct mail mail;
     uint32_t caller;
     uint32_t generation;
-    uint64_t session;
+    struct session_claim claim; /* see session_claim_at */
     uint64_t seq;
     uint64_t deadline_ns;
 };
@@ -63,8 +63,8 @@ MUST_CHECK bool crossing_try_send(struct caller *caller, struct request *request
 /* Whether one more caller that waited for the lane to `to` should try again this turn. */
 bool crossing_may_resume(struct shard *shard, uint32_t to);
 
-/* The session that the request of a lane names, and that lives here too; NULL: none, or no memory. */
-struct session *crossing_session(struct shard *shard, uint64_t id);
+/* The session that a request of a lane names, and that lives here too; NULL: none, or no memory. */
+struct session *crossing_session(struct shard *shard, const struct session_claim *claim);
 
 /* Applies a single request of the lane from `from`, whose head may be made up, and replies. */
 void crossing_apply(struct shard *shard, uint32_t from, const struct mail_request *head,

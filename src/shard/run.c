@@ -306,7 +306,8 @@ static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t 
     reply_done(context, padded);
 }
 
-static void reply_fail(struct request_context *context, enum reply_error error, const char *text,
+/* `text` has two %llu at most. */
+static void reply_text(struct request_context *context, uint16_t code, const char *text,
                        uint64_t got, uint64_t limit)
 {
     char line[ERROR_TEXT_BYTES_MAX];
@@ -317,7 +318,13 @@ static void reply_fail(struct request_context *context, enum reply_error error, 
     int bytes = snprintf(line, sizeof line, text, numbers[0], numbers[1]);
 #pragma GCC diagnostic pop
     bytes = bytes < (int)sizeof line ? bytes : (int)sizeof line - 1;
-    reply_write(context, reply_code(OUTCOME_FAIL, error), 0, VALUE_STRING, line, (size_t)bytes);
+    reply_write(context, code, 0, VALUE_STRING, line, (size_t)bytes);
+}
+
+static void reply_fail(struct request_context *context, enum reply_error error, const char *text,
+                       uint64_t got, uint64_t limit)
+{
+    reply_text(context, reply_code(OUTCOME_FAIL, error), text, got, limit);
 }
 
 static COLD void reply_too_long(struct request_context *context, uint64_t length)
@@ -393,9 +400,9 @@ static COLD bool answer_again(struct request_context *context, enum session_verd
 {
     const struct store_request *request = &context->request->store;
     if (verdict == SESSION_STALE) {
-        request_fail(context, ERROR_STALE,
-                     "sequence number %llu is below the session's window, which ends at %llu",
-                     request->seq_whole, context->request->session->seq_highest);
+        reply_text(context, reply_code(OUTCOME_UNKNOWN, ERROR_STALE),
+                   "sequence number %llu is too old to tell whether it was applied (highest: %llu)",
+                   request->seq_whole, context->request->session->seq_highest);
         return true;
     }
     const struct change *change = store_change_of(&context->request->cache->store, request->session,
@@ -628,7 +635,7 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
         at += request->frame_bytes;
         request->store.seq_whole = seq_nearest(highest, request->link_seq);
         highest = max_u64(highest, request->store.seq_whole);
-        request->store.session = caller->session_id;
+        request->store.session = caller->claim.id;
         request->session = caller->session;
         if (owner_of(shard, request) != shard->index)
             run->foreign |= (uint64_t)1 << run->count;
@@ -726,12 +733,13 @@ static size_t take_plain(struct caller *caller, const uint8_t *data, size_t size
     struct bundles bundles;
     struct updates updates = {.shard = shard,
                               .session = caller->session,
-                              .session_id = caller->session_id,
+                              .session_id = caller->claim.id,
                               .seq = caller->seq_highest};
     if (size < UPDATES_SLACK_BYTES || data[4] != FRAME_UPDATE) return 0;
     if (UNLIKELY(!caller_has_room(caller, shard->options->outbox_bytes_max))) return 0;
     updates.replies = link_reserve(&caller->link, UPDATES_MAX * FRAME_REPLY_BYTES);
     if (UNLIKELY(updates.replies == NULL)) return 0;
+    if (caller->session != NULL) session_before_run(caller->session);
     bundles_init(&bundles, caller);
     if (shard->options->shards_count > 1) updates.bundles = &bundles;
     size_t bytes = shard->updates_take(&updates, data, size);

@@ -9,6 +9,11 @@
 
 #define ENTRIES_FIRST 256
 #define SESSION_BYTES_MIN (sizeof(struct session) + ENTRIES_FIRST * sizeof(struct session_entry))
+/*
+ * How far numbers go between two sweeps. A run of plain updates may go 2^31 further before anybody
+ * looks, and all of it must be less than 2^32: see session_sweep.
+ */
+#define SWEEP_STEP ((uint64_t)1 << 29)
 
 _Static_assert((SESSION_WINDOW & (SESSION_WINDOW - 1)) == 0, "the window indexes a table");
 
@@ -17,9 +22,33 @@ enum session_verdict session_probe_slow(const struct session *session, uint64_t 
 {
     if (session->seq_highest - seq >= SESSION_WINDOW) return SESSION_STALE;
     const struct session_entry *entry = &session->entries[seq & session->mask];
-    if (entry->address == 0 || entry->seq != (uint32_t)seq) return SESSION_NEW;
-    *address = entry->address;
-    return SESSION_KNOWN;
+    if (entry->address != 0 && entry->seq == (uint32_t)seq) {
+        *address = entry->address;
+        return SESSION_KNOWN;
+    }
+    return seq < session->floor ? SESSION_STALE : SESSION_NEW;
+}
+
+/*
+ * An entry has the low half of its number. A shard that sees few of a session's numbers may keep one
+ * for longer than these go round, and would take another number for it.
+ */
+void session_sweep(struct session *session, uint64_t seq)
+{
+    bool is_far = seq - session->seq_highest >= SWEEP_STEP && seq > session->seq_highest;
+    for (uint32_t i = 0; i <= session->mask; i++) {
+        struct session_entry *entry = &session->entries[i];
+        if (is_far || (uint32_t)seq - entry->seq >= SESSION_WINDOW) entry->address = 0;
+    }
+    session->sweep_at = (seq / SWEEP_STEP + 1) * SWEEP_STEP;
+}
+
+/* Numbers below `floor` that are not remembered are stale from now on. */
+static void session_raise(struct session *session, uint64_t floor)
+{
+    if (floor <= session->floor) return;
+    session->floor = floor;
+    session->seq_highest = max_u64(session->seq_highest, floor - 1);
 }
 
 static int session_grow(struct session *session)
@@ -123,6 +152,7 @@ static void forget(struct sessions *sessions, struct session *session)
     sessions->bytes -= session_bytes(session);
     sessions->count--;
     sessions->forgotten++;
+    sessions->watermark = max_u64(sessions->watermark, session->start);
     session_free(session);
 }
 
@@ -135,35 +165,47 @@ static bool make_room(struct sessions *sessions, size_t bytes)
     return true;
 }
 
-static struct session *session_make(struct sessions *sessions, uint64_t id)
+/* Whether a session that is not known may be one that was forgotten. */
+static bool may_be_forgotten(const struct sessions *sessions, const struct session_claim *claim)
 {
+    return sessions->forgotten > 0 && claim->start <= sessions->watermark;
+}
+
+static struct session *session_make(struct sessions *sessions, const struct session_claim *claim)
+{
+    bool is_suspect = may_be_forgotten(sessions, claim);
     if (!make_room(sessions, SESSION_BYTES_MIN)) return NULL;
     struct session *session = memory_take(sizeof *session);
     if (session == NULL) return NULL;
-    session->id = id;
+    session->id = claim->id;
+    session->start = claim->start;
+    session->sweep_at = SWEEP_STEP;
     session->mask = ENTRIES_FIRST - 1;
     session->entries = memory_take(ENTRIES_FIRST * sizeof *session->entries);
     if (session->entries == NULL) {
         memory_put(session);
         return NULL;
     }
-    struct session **chain = chain_of(sessions, id);
+    struct session **chain = chain_of(sessions, claim->id);
     session->next = *chain;
     *chain = session;
     sessions->bytes += SESSION_BYTES_MIN;
     sessions->count++;
+    if (is_suspect) session_raise(session, claim->seq_unsent);
     return session;
 }
 
-struct session *sessions_attach(struct sessions *sessions, uint64_t id)
+struct session *sessions_attach(struct sessions *sessions, const struct session_claim *claim)
 {
-    ASSERT(id != 0);
-    struct session *session = sessions_find(sessions, id);
+    ASSERT(claim->id != 0);
+    struct session *session = sessions_find(sessions, claim->id);
     if (session == NULL)
-        session = session_make(sessions, id);
+        session = session_make(sessions, claim);
     else if (session->links == 0)
         idle_unlink(sessions, session);
-    if (session != NULL) session->links++;
+    if (session == NULL) return NULL;
+    session_raise(session, claim->floor);
+    session->links++;
     return session;
 }
 
@@ -173,12 +215,12 @@ void sessions_detach(struct sessions *sessions, struct session *session)
     if (--session->links == 0) idle_push(sessions, session);
 }
 
-struct session *sessions_use(struct sessions *sessions, uint64_t id)
+struct session *sessions_use(struct sessions *sessions, const struct session_claim *claim)
 {
-    struct session *session = sessions_find(sessions, id);
+    struct session *session = sessions_find(sessions, claim->id);
     /* With links it is in no list; the newest one is where it shall be. */
     if (session != NULL && (session->links > 0 || session == sessions->idle_newest)) return session;
-    session = sessions_attach(sessions, id);
+    session = sessions_attach(sessions, claim);
     if (session != NULL) sessions_detach(sessions, session);
     return session;
 }

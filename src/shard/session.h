@@ -6,6 +6,12 @@
  * A client has at most SESSION_WINDOW requests in flight, so a number further below the highest one
  * seen was answered and forgotten: it is stale. Everything here can be rebuilt from the log, which
  * carries session and sequence number in every change.
+ *
+ * Memory is bounded, so sessions without links are forgotten. One that comes back must not have its
+ * requests applied a second time. The watermark is when the youngest of the forgotten ones began:
+ * whatever is unknown and began no later may be one of them, and of such a session only numbers
+ * that were never sent before are new. The others are stale: nobody can tell. So forgetting costs no
+ * memory, and a client that lies about its own numbers harms itself.
  */
 #pragma once
 
@@ -23,9 +29,28 @@ struct session_entry {
     uint32_t address; /* low half, in units of 8 bytes; 0: nothing is remembered here */
 };
 
+/* What a client says of its session. */
+struct session_claim {
+    uint64_t id;         /* not 0, where it is attached or used */
+    uint64_t start;      /* when it began, by the client's clock; only compared with others */
+    uint64_t seq_unsent; /* this number and higher ones were never sent before */
+    uint64_t floor;      /* lower numbers have their answers and will not come again */
+};
+
+/* The same for a shard that hears of it over a lane: lower numbers than `seq` may have been sent. */
+static inline struct session_claim session_claim_at(const struct session_claim *claim, uint64_t seq)
+{
+    struct session_claim at = *claim;
+    if (seq > at.seq_unsent) at.seq_unsent = seq;
+    return at;
+}
+
 struct session {
     uint64_t id;
-    uint64_t seq_highest;          /* seen by this shard; 0: none */
+    uint64_t start;
+    uint64_t seq_highest;          /* seen by this shard, or below the floor; 0: none */
+    uint64_t floor;                /* lower numbers are stale where they are not remembered */
+    uint64_t sweep_at;             /* number from which on entries may be taken for later ones */
     struct session_entry *entries; /* by seq & mask */
     uint32_t mask;
     uint32_t links;        /* that carry it now */
@@ -63,12 +88,23 @@ static inline bool session_must_grow(const struct session *session, uint64_t seq
            distance <= 2 * (SESSION_WINDOW - 1);
 }
 
+/* Drops what is too far below `seq` for the low half of its number to say which one it is. */
+void session_sweep(struct session *session, uint64_t seq);
+
 static inline void session_remember(struct session *session, uint64_t seq, uint64_t address)
 {
+    if (UNLIKELY(seq >= session->sweep_at)) session_sweep(session, seq);
     struct session_entry *entry = &session->entries[seq & session->mask];
     entry->seq = (uint32_t)seq;
     entry->address = (uint32_t)(address >> 3);
     if (seq > session->seq_highest) session->seq_highest = seq;
+}
+
+/* Before a run of plain updates, which remembers its numbers without looking at `sweep_at`. */
+static inline void session_before_run(struct session *session)
+{
+    if (UNLIKELY(session->seq_highest >= session->sweep_at))
+        session_sweep(session, session->seq_highest);
 }
 
 struct sessions {
@@ -81,21 +117,22 @@ struct sessions {
     struct session *idle_newest;
     struct session *idle_oldest;
     uint64_t forgotten;
+    uint64_t watermark; /* the latest start of those that were forgotten */
 };
 
 MUST_CHECK int sessions_init(struct sessions *sessions, size_t bytes_max, uint64_t hash_seed);
 void sessions_deinit(struct sessions *sessions);
 /*
- * The session `id` (not 0), made if it is not known, with one more link. NULL: no memory, or every
- * session within the bound has links.
+ * The session that `claim` names, made if it is not known, with one more link. NULL: no memory, or
+ * every session within the bound has links.
  */
-struct session *sessions_attach(struct sessions *sessions, uint64_t id);
+struct session *sessions_attach(struct sessions *sessions, const struct session_claim *claim);
 void sessions_detach(struct sessions *sessions, struct session *session);
 /*
  * The same for one request that came without a link: no link more, and it counts as used now. Good
  * until the next call that may forget.
  */
-struct session *sessions_use(struct sessions *sessions, uint64_t id);
+struct session *sessions_use(struct sessions *sessions, const struct session_claim *claim);
 /*
  * Grows `session` until `seq` overwrites nothing that is still inside the window. -ENOMEM: the bound
  * is reached, or the memory; nothing is lost.

@@ -427,6 +427,13 @@ void peer_expect_failure(struct peer *peer, uint32_t seq, enum reply_error error
     assert_has_text(peer_tail(peer, sizeof reply), text);
 }
 
+void peer_expect_stale(struct peer *peer, uint32_t seq, const char *text)
+{
+    struct frame_reply reply = peer_expect(peer, seq, OUTCOME_UNKNOWN, ERROR_STALE);
+    assert_int_equal(reply.offset, 0);
+    assert_has_text(peer_tail(peer, sizeof reply), text);
+}
+
 void peer_expect_string(struct peer *peer, uint32_t seq, const char *value)
 {
     struct frame_reply reply = peer_expect(peer, seq, OUTCOME_OK, ERROR_NONE);

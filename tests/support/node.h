@@ -132,6 +132,8 @@ struct frame_reply peer_expect(struct peer *peer, uint32_t seq, enum outcome out
 void peer_expect_offset(struct peer *peer, uint32_t seq, uint64_t offset);
 /* The same, failed, with these bytes somewhere in its text. */
 void peer_expect_failure(struct peer *peer, uint32_t seq, enum reply_error error, const char *text);
+/* A REPLY to `seq` that is STALE, with the outcome unknown and these bytes somewhere in its text. */
+void peer_expect_stale(struct peer *peer, uint32_t seq, const char *text);
 /* The same, done, with a string as its value. */
 void peer_expect_string(struct peer *peer, uint32_t seq, const char *value);
 /* REFUSE, with these bytes somewhere in its text, and the link is closed behind it. */

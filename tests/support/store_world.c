@@ -47,7 +47,8 @@ void world_open(struct world *world, const struct world_options *options)
     /* Before the first append: as if so many segments had come and gone. */
     world->store.log.active_seq = options->segment_seq_first;
     assert_int_equal(sessions_init(&world->sessions, 1 << 20, HASH_SEED), 0);
-    world->session = sessions_attach(&world->sessions, WORLD_SESSION);
+    const struct session_claim claim = {.id = WORLD_SESSION};
+    world->session = sessions_attach(&world->sessions, &claim);
     assert_non_null(world->session);
     for (unsigned i = 0; i < WORLD_SLOTS; i++) {
         struct model_slot *slot = &world->slots[i];

@@ -745,8 +745,8 @@ static void a_number_below_the_window_is_stale(void **unused)
     node_settle(&node);
     peer_expect_offset(&peer, 1, 1);
     peer_expect_offset(&peer, highest, 2);
-    peer_expect_failure(&peer, highest - SESSION_WINDOW, ERROR_STALE, "49152");
-    peer_expect_failure(&peer, 1, ERROR_STALE, "number 1 ");
+    peer_expect_stale(&peer, highest - SESSION_WINDOW, "49152");
+    peer_expect_stale(&peer, 1, "number 1 ");
     peer_expect_offset(&peer, highest - SESSION_WINDOW + 1, 3);
 }
 
@@ -775,7 +775,7 @@ static void a_whole_window_is_remembered(void **unused)
     assert_int_equal(node.shards[0]->counters.keys, updates);
     peer_ask(&peer, ask_update(10, "k10", "v"));
     node_settle(&node);
-    peer_expect_failure(&peer, 10, ERROR_STALE, "");
+    peer_expect_stale(&peer, 10, "");
 }
 
 static void numbers_go_on_over_the_end_of_32_bits(void **unused)
@@ -823,9 +823,13 @@ static void numbers_are_nearest_to_the_highest_on_the_link(void **unused)
     peer_ask(&peer, ask_update((uint32_t)(highest + INT32_MAX), "k", "v"));
     node_settle(&node);
     peer_expect_offset(&peer, (uint32_t)highest, 1);
-    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
-        peer_expect_failure(&peer, (uint32_t)(highest + (uint64_t)cases[i].from_highest),
-                            cases[i].is_stale ? ERROR_STALE : ERROR_NOT_FOUND, "");
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        uint32_t seq = (uint32_t)(highest + (uint64_t)cases[i].from_highest);
+        if (cases[i].is_stale)
+            peer_expect_stale(&peer, seq, "");
+        else
+            peer_expect_failure(&peer, seq, ERROR_NOT_FOUND, "");
+    }
     peer_expect_offset(&peer, (uint32_t)(highest + INT32_MAX), 2);
     reconnect(SESSION, highest + INT32_MAX);
     peer_ask(&peer, ask_update((uint32_t)(highest + INT32_MAX), "k", "v"));

@@ -26,9 +26,27 @@ static struct sessions sessions_of(size_t bytes_max)
     return sessions;
 }
 
+/* A client that began with `start` and has sent nothing yet. */
+static struct session_claim claim_of(uint64_t id, uint64_t start)
+{
+    return (struct session_claim){.id = id, .start = start, .seq_unsent = 1, .floor = 1};
+}
+
+static struct session *try_attach(struct sessions *sessions, uint64_t id)
+{
+    const struct session_claim claim = claim_of(id, id);
+    return sessions_attach(sessions, &claim);
+}
+
+static struct session *use(struct sessions *sessions, uint64_t id)
+{
+    const struct session_claim claim = claim_of(id, id);
+    return sessions_use(sessions, &claim);
+}
+
 static struct session *attach(struct sessions *sessions, uint64_t id)
 {
-    struct session *session = sessions_attach(sessions, id);
+    struct session *session = try_attach(sessions, id);
     assert_non_null(session);
     assert_int_equal(session->id, id);
     return session;
@@ -52,6 +70,12 @@ static void assert_new(const struct session *session, uint64_t seq)
 {
     uint32_t address;
     assert_int_equal(session_probe(session, seq, &address), SESSION_NEW);
+}
+
+static void assert_stale(const struct session *session, uint64_t seq)
+{
+    uint32_t address;
+    assert_int_equal(session_probe(session, seq, &address), SESSION_STALE);
 }
 
 static bool is_remembered(struct sessions *sessions, uint64_t id, uint64_t seq)
@@ -130,7 +154,7 @@ static void a_session_in_use_is_not_the_longest_idle_one(void **state)
     (void)state;
     struct sessions sessions = sessions_of(4 * SESSION_BYTES);
     for (uint64_t id = 100; id < 200; id++) {
-        struct session *session = sessions_use(&sessions, 1);
+        struct session *session = use(&sessions, 1);
         assert_non_null(session);
         assert_int_equal(session->links, 0);
         if (id > 100) assert_known(session, id - 1);
@@ -147,7 +171,7 @@ static void a_session_makes_no_room_by_forgetting_itself(void **state)
 {
     (void)state;
     struct sessions sessions = sessions_of(SESSION_BYTES);
-    struct session *session = sessions_use(&sessions, 1);
+    struct session *session = use(&sessions, 1);
     assert_non_null(session);
     remember(&sessions, session, 1);
     assert_true(session_must_grow(session, 1 + ENTRIES_FIRST));
@@ -164,14 +188,157 @@ static void sessions_with_links_are_not_forgotten(void **state)
     struct sessions sessions = sessions_of(2 * SESSION_BYTES);
     struct session *first = attach(&sessions, 1);
     attach(&sessions, 2);
-    assert_null(sessions_attach(&sessions, 3));
-    assert_null(sessions_use(&sessions, 3));
+    assert_null(try_attach(&sessions, 3));
+    assert_null(use(&sessions, 3));
     assert_ptr_equal(attach(&sessions, 1), first);
     sessions_detach(&sessions, first);
-    assert_null(sessions_attach(&sessions, 3));
+    assert_null(try_attach(&sessions, 3));
     sessions_detach(&sessions, first);
     attach(&sessions, 3);
     assert_int_equal(sessions.forgotten, 1);
+    sessions_deinit(&sessions);
+}
+
+/* ------------------------------------------------------------------- forgotten, and come back */
+
+/* Sessions 1 to 3 were here, of which the first was forgotten; it began at 1. */
+static struct sessions with_one_forgotten(void)
+{
+    struct sessions sessions = sessions_of(2 * SESSION_BYTES);
+    for (uint64_t id = 1; id <= 3; id++) {
+        struct session *session = attach(&sessions, id);
+        for (uint64_t seq = 1; seq <= 9; seq++) remember(&sessions, session, seq);
+        sessions_detach(&sessions, session);
+    }
+    assert_int_equal(sessions.forgotten, 1);
+    return sessions;
+}
+
+static void a_forgotten_session_has_no_number_applied_twice(void **state)
+{
+    (void)state;
+    struct sessions sessions = with_one_forgotten();
+    struct session_claim claim = claim_of(1, 1);
+    claim.seq_unsent = 10;
+    struct session *session = sessions_attach(&sessions, &claim);
+    assert_non_null(session);
+    for (uint64_t seq = 1; seq <= 9; seq++) assert_stale(session, seq);
+    assert_new(session, 10);
+    remember(&sessions, session, 10);
+    assert_known(session, 10);
+    assert_stale(session, 9);
+    assert_new(session, 11);
+    sessions_deinit(&sessions);
+}
+
+/* Whoever began later was never forgotten: what it sends again may never have come. */
+static void a_session_that_began_later_was_not_forgotten(void **state)
+{
+    (void)state;
+    struct sessions sessions = with_one_forgotten();
+    struct session_claim claim = claim_of(7, 2);
+    claim.seq_unsent = 10;
+    struct session *session = sessions_attach(&sessions, &claim);
+    assert_non_null(session);
+    assert_new(session, 1);
+    assert_new(session, 9);
+    sessions_deinit(&sessions);
+}
+
+static void what_is_known_is_known_whatever_was_forgotten(void **state)
+{
+    (void)state;
+    struct sessions sessions = with_one_forgotten();
+    struct session_claim claim = claim_of(3, 0);
+    claim.seq_unsent = 10;
+    struct session *session = sessions_attach(&sessions, &claim);
+    for (uint64_t seq = 1; seq <= 9; seq++) assert_known(session, seq);
+    assert_new(session, 10);
+    sessions_deinit(&sessions);
+}
+
+/* Over a lane a session may be forgotten while its link to the other shard goes on. */
+static void a_session_forgotten_over_a_lane_goes_on_with_new_numbers_only(void **state)
+{
+    (void)state;
+    struct sessions sessions = with_one_forgotten();
+    struct session_claim link = claim_of(1, 1);
+    struct session_claim claim = session_claim_at(&link, 10);
+    struct session *session = sessions_use(&sessions, &claim);
+    assert_new(session, 10);
+    remember(&sessions, session, 10);
+    assert_stale(session, 9);
+    /* The same after a reconnect, where what is sent again comes first. */
+    sessions_deinit(&sessions);
+    sessions = with_one_forgotten();
+    link.seq_unsent = 10;
+    claim = session_claim_at(&link, 5);
+    session = sessions_use(&sessions, &claim);
+    for (uint64_t seq = 1; seq <= 9; seq++) assert_stale(session, seq);
+    assert_new(session, 10);
+    sessions_deinit(&sessions);
+}
+
+static void numbers_below_the_floor_are_stale_but_for_those_remembered(void **state)
+{
+    (void)state;
+    struct sessions sessions = sessions_of(MIB);
+    struct session *session = attach(&sessions, 7);
+    remember(&sessions, session, 5);
+    struct session_claim claim = claim_of(7, 7);
+    claim.floor = 100;
+    assert_ptr_equal(sessions_attach(&sessions, &claim), session);
+    assert_known(session, 5);
+    assert_stale(session, 6);
+    assert_stale(session, 99);
+    assert_new(session, 100);
+    /* It never falls; and a lie harms who tells it. */
+    claim.floor = 1;
+    assert_ptr_equal(sessions_attach(&sessions, &claim), session);
+    assert_stale(session, 99);
+    claim.floor = UINT64_MAX;
+    assert_ptr_equal(sessions_attach(&sessions, &claim), session);
+    assert_stale(session, 100);
+    assert_stale(session, (uint64_t)1 << 48);
+    sessions_deinit(&sessions);
+}
+
+/* A shard that sees one number in a billion keeps entries for as long as the low halves go round. */
+static void a_number_is_not_taken_for_one_that_is_2_to_the_32_below(void **state)
+{
+    (void)state;
+    static const uint64_t steps[] = {1 << 20, ((uint64_t)1 << 29) - 3, (uint64_t)1 << 31,
+                                     (uint64_t)1 << 32, (uint64_t)5 << 32};
+    for (size_t i = 0; i < sizeof steps / sizeof steps[0]; i++) {
+        struct sessions sessions = sessions_of(MIB);
+        struct session *session = attach(&sessions, 7);
+        const uint64_t other = 1000;
+        remember(&sessions, session, other);
+        uint64_t end = other + 10 + ((uint64_t)3 << 32);
+        for (uint64_t seq = other + 10; seq <= end; seq += steps[i]) {
+            uint64_t round = seq >> 32;
+            if (seq != other + 10) remember(&sessions, session, seq);
+            if (round > 0 && (uint32_t)seq - (uint32_t)other < SESSION_WINDOW)
+                assert_new(session, other + (round << 32));
+        }
+        sessions_deinit(&sessions);
+    }
+}
+
+/* The same where runs of plain updates write the entries themselves. */
+static void nor_in_a_run_of_plain_updates(void **state)
+{
+    (void)state;
+    struct sessions sessions = sessions_of(MIB);
+    struct session *session = attach(&sessions, 7);
+    remember(&sessions, session, 1000);
+    for (uint64_t seq = 1 << 20; seq <= ((uint64_t)1 << 32) + 1010; seq += 1 << 20) {
+        session_before_run(session);
+        session->seq_highest = seq;
+    }
+    session->seq_highest = ((uint64_t)1 << 32) + 1010;
+    session_before_run(session);
+    assert_new(session, ((uint64_t)1 << 32) + 1000);
     sessions_deinit(&sessions);
 }
 
@@ -209,7 +376,7 @@ static void no_memory_leaves_all_as_it_was(void **state)
     sessions = sessions_of(MIB);
     for (uint64_t countdown = 1; countdown <= 2; countdown++) {
         memory_fail_after(countdown);
-        assert_null(sessions_attach(&sessions, 1));
+        assert_null(try_attach(&sessions, 1));
         memory_fail_after(0);
         assert_int_equal(sessions.bytes, 0);
         assert_int_equal(sessions.count, 0);
@@ -234,6 +401,13 @@ int main(void)
         cmocka_unit_test(a_session_in_use_is_not_the_longest_idle_one),
         cmocka_unit_test(a_session_makes_no_room_by_forgetting_itself),
         cmocka_unit_test(sessions_with_links_are_not_forgotten),
+        cmocka_unit_test(a_forgotten_session_has_no_number_applied_twice),
+        cmocka_unit_test(a_session_that_began_later_was_not_forgotten),
+        cmocka_unit_test(what_is_known_is_known_whatever_was_forgotten),
+        cmocka_unit_test(a_session_forgotten_over_a_lane_goes_on_with_new_numbers_only),
+        cmocka_unit_test(numbers_below_the_floor_are_stale_but_for_those_remembered),
+        cmocka_unit_test(a_number_is_not_taken_for_one_that_is_2_to_the_32_below),
+        cmocka_unit_test(nor_in_a_run_of_plain_updates),
         cmocka_unit_test(no_choice_of_ids_makes_a_long_chain),
         cmocka_unit_test(no_memory_leaves_all_as_it_was),
     };

@@ -332,7 +332,7 @@ static void a_bundle_whose_session_finds_no_memory_is_refused_in_whole(void **un
     peer = peer_greeted(&node, 0, 0, 1);
     node_key(&node, 0, "near", near_key);
     node_key(&node, 1, "far", far_key);
-    node.shards[0]->callers[0].session_id = SESSION;
+    node.shards[0]->callers[0].claim.id = SESSION;
     for (uint32_t seq = 1; seq <= 20; seq++) peer_ask(&peer, ask_update(seq, far_key, "v"));
     node_settle(&node);
     for (uint32_t seq = 1; seq <= 20; seq++)
@@ -428,6 +428,68 @@ static void a_session_that_grows_is_not_forgotten(void **unused)
     }
     assert_in_range(done, 256, 999);
     assert_int_equal(node.shards[1]->counters.sessions, 1);
+}
+
+/* Shard 1 forgets whatever session came over its lane before: others come, and it has little memory. */
+static void let_forget(uint64_t first_id)
+{
+    for (uint64_t id = first_id; id < first_id + 4; id++) {
+        struct frame_hello hello = hello_any();
+        hello.session = id;
+        hello.session_start = 1000 + id;
+        struct peer other = peer_greeted_as(&node, 0, hello);
+        peer_ask(&other, ask_update(1, far_key, "other"));
+        node_settle(&node);
+        peer_expect(&other, 1, OUTCOME_OK, ERROR_NONE);
+        peer_hang_up(&other);
+        node_settle(&node);
+        peer_free(&other);
+    }
+}
+
+static uint64_t far_changes(void)
+{
+    return node.shards[1]->counters.updates;
+}
+
+static void what_its_owner_forgot_is_not_applied_twice(void **unused)
+{
+    (void)unused;
+    struct shard_options options = node_options(2);
+    options.sessions_bytes_max = 6 * KIB;
+    open_two(&options);
+    peer_ask(&peer, ask_update(1, far_key, "first"));
+    node_settle(&node);
+    peer_expect_offset(&peer, 1, 1);
+    let_forget(1);
+    uint64_t changes = far_changes();
+
+    /* On the link that goes on, */
+    peer_ask(&peer, ask_update(1, far_key, "first"));
+    peer_ask(&peer, ask_get(2, far_key));
+    peer_ask(&peer, ask_update(3, far_key, "third"));
+    node_settle(&node);
+    peer_expect_stale(&peer, 1, "too old");
+    peer_expect_string(&peer, 2, "other");
+    peer_expect_offset(&peer, 3, 6);
+    peer_ask(&peer, ask_update(3, far_key, "third"));
+    node_settle(&node);
+    expect_duplicate(3, 6);
+    let_forget(11);
+
+    /* and after a reconnect, in a bundle or not. */
+    peer_hang_up(&peer);
+    node_settle(&node);
+    peer_free(&peer);
+    peer = peer_greeted(&node, 0, SESSION, 5);
+    peer_ask(&peer, ask_update(3, far_key, "third"));
+    peer_ask(&peer, ask_remove(4, far_key));
+    for (uint32_t seq = 5; seq < 40; seq++) peer_ask(&peer, ask_update(seq, far_key, "new"));
+    node_settle(&node);
+    peer_expect_stale(&peer, 3, "too old");
+    peer_expect_stale(&peer, 4, "too old");
+    for (uint32_t seq = 5; seq < 40; seq++) peer_expect_offset(&peer, seq, 6 + seq);
+    assert_int_equal(far_changes(), changes + 1 + 4 + 35);
 }
 
 /* ---------------------------------------------------------------------------- what is full */
@@ -773,6 +835,7 @@ int main(void)
         TEST(what_is_late_is_not_done),
         TEST(what_was_done_before_is_never_late),
         TEST_OWN(a_session_that_grows_is_not_forgotten),
+        TEST_OWN(what_its_owner_forgot_is_not_applied_twice),
         TEST(a_full_lane_stops_its_source_and_loses_nothing),
         TEST(replies_that_are_promised_stop_the_source_too),
         TEST(both_ways_full_at_once_is_no_deadlock),
