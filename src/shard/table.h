@@ -7,7 +7,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#if defined(__SSE2__)
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__SSE2__)
 #include <emmintrin.h>
 #endif
 
@@ -25,7 +27,9 @@ struct bucket {
     uint8_t overflows; /* 1: entries[6] has the number of an overflow bucket, and its tag is 0 */
     uint64_t entries[BUCKET_ENTRIES];
 } __attribute__((aligned(CACHE_LINE)));
+#define BUCKET_SHIFT 6
 _Static_assert(sizeof(struct bucket) == CACHE_LINE, "one bucket is one cache line");
+_Static_assert(sizeof(struct bucket) == 1 << BUCKET_SHIFT, "the address of one is a shift away");
 
 struct table {
     struct bucket *buckets;
@@ -55,6 +59,26 @@ static inline struct bucket *table_bucket(const struct table *table, uint64_t ha
     /* Which one it is cannot be predicted: no branch. */
     return &table->buckets[narrow < table->split ? wide : narrow];
 }
+
+#ifdef __AVX2__
+/* Pointers to the buckets of four hashes. */
+static inline __m256i table_bucket_x4(const struct table *table, __m256i hashes)
+{
+    __m256i mask = _mm256_set1_epi64x((long long)table->mask);
+    __m256i wide_mask = _mm256_set1_epi64x((long long)(table->mask << 1 | 1));
+    __m256i split = _mm256_set1_epi64x((long long)table->split);
+    __m256i base = _mm256_set1_epi64x((long long)(uintptr_t)table->buckets);
+    __m256i narrow = _mm256_and_si256(hashes, mask);
+    __m256i wide = _mm256_and_si256(hashes, wide_mask);
+    __m256i number = _mm256_blendv_epi8(narrow, wide, _mm256_cmpgt_epi64(split, narrow));
+    return _mm256_add_epi64(base, _mm256_slli_epi64(number, BUCKET_SHIFT));
+}
+
+static inline __m256i entry_hash_bits_x4(__m256i hashes)
+{
+    return _mm256_slli_epi64(_mm256_srli_epi64(hashes, ENTRY_HASH_SHIFT), ENTRY_ADDRESS_BITS);
+}
+#endif
 
 static inline uint8_t table_tag(uint64_t hash)
 {
@@ -102,12 +126,11 @@ static ALWAYS_INLINE uint64_t bucket_match(const struct bucket *bucket, const ui
 /*
  * The entry that is probably the key's, and the address in it in units of 8 bytes: tag and 27 bits of
  * hash agree. NULL: look with table_find, the key may be in an overflow bucket or nowhere. Touches
- * one cache line.
+ * one cache line. `hash_bits` are entry_hash_bits of the hash.
  */
-static ALWAYS_INLINE uint64_t *table_probe(struct bucket *bucket, const uint64_t *hash,
-                                           uint64_t *address8)
+static ALWAYS_INLINE uint64_t *table_probe_bits(struct bucket *bucket, const uint64_t *hash,
+                                                uint64_t hash_bits, uint64_t *address8)
 {
-    uint64_t hash_bits = entry_hash_bits(*hash);
     for (uint64_t match = bucket_match(bucket, hash); match != 0; match &= match - 1) {
         uint64_t *entry = &bucket->entries[__builtin_ctzll(match)];
         uint64_t rest = *entry ^ hash_bits;
@@ -115,6 +138,12 @@ static ALWAYS_INLINE uint64_t *table_probe(struct bucket *bucket, const uint64_t
         if (LIKELY(rest <= ENTRY_ADDRESS)) return entry;
     }
     return NULL;
+}
+
+static ALWAYS_INLINE uint64_t *table_probe(struct bucket *bucket, const uint64_t *hash,
+                                           uint64_t *address8)
+{
+    return table_probe_bits(bucket, hash, entry_hash_bits(*hash), address8);
 }
 
 /* Starts fetching the bucket where table_probe_all goes on behind `bucket`. */

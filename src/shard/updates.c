@@ -38,7 +38,7 @@
 #endif
 
 /* Own frames of a group; a word has a bit for each. */
-#define PACE 32u
+#define PACE 64u
 /* Other shards' frames that are read with PACE own ones, at most. */
 #define FOREIGN_PACE 32u
 /* Groups on their way through the passes, a power of two. */
@@ -62,7 +62,8 @@ struct block {
 } __attribute__((packed, may_alias));
 
 /* Bodies up to this are copied whole, whatever their size; there is as much room behind them. */
-#define COPY_BYTES (4 * sizeof(struct block))
+#define COPY_BLOCKS 4
+#define COPY_BYTES (COPY_BLOCKS * sizeof(struct block))
 _Static_assert(COPY_BYTES <= UPDATES_SLACK_BYTES, "a copy may go over the end of its frame");
 _Static_assert(COPY_BYTES <= LOG_SLACK_BYTES, "a copy may go over the end of its record");
 
@@ -74,6 +75,9 @@ static const uint8_t plain_flags[256] = {PLAIN_FLAGS(VALUE_STRING), PLAIN_FLAGS(
 /* Of a first word: what a record must have in common with the frame. */
 #define TYPE_AND_KEY ((uint64_t)0xffff00ff << 32)
 #define KEY_ONLY ((uint64_t)0xffff0000 << 32)
+/* A window of this many bytes on it, beginning `n` bytes before the middle, masks `n` bytes. */
+static const uint8_t body_masks[2 * COPY_BYTES] = {[0 ... COPY_BYTES - 1] = 0xff};
+
 /* What is read of an old change, where keys have 8 bytes. */
 #define OLD_BYTES (offsetof(struct change, offset_and_floor) + sizeof(uint64_t))
 /* As in log/segments.h, for addresses in units of 8 bytes. */
@@ -141,22 +145,28 @@ static ALWAYS_INLINE uint64_t change_first(const struct shape *shape)
     return shape->first + TO_CHANGE;
 }
 
-/* A frame on its way. */
+/* Own frames on their way, in columns: four of a row are worked out at once. */
 struct plain {
-    const uint8_t *frame;
-    uint64_t hash;
+    uint64_t hash[PACE];
+    uint64_t hash_bits[PACE]; /* as entries have them */
     union {
-        struct bucket *bucket; /* until it was probed, */
-        uint64_t *entry;       /* and then */
+        struct bucket *bucket[PACE]; /* until it was probed, */
+        uint64_t *entry[PACE];       /* and then */
     };
+    const uint8_t *frame[PACE];
+    /* What apply_steady notes for its second loop: the changes before, their slots, the offsets. */
+    uint64_t old8[PACE];
+    uint32_t place[PACE];
+    uint32_t offset[PACE];
 };
 
 /* What is read at once, and goes from pass to pass together. */
 struct group {
-    struct plain own[PACE];
+    struct plain own;
     struct foreign foreign[FOREIGN_PACE];
     unsigned own_count;
     unsigned foreign_count;
+    bool is_alike; /* the own frames lie behind each other, and all have the same first word */
 };
 
 /* ----------------------------------------------------------------------------- first pass */
@@ -187,13 +197,14 @@ static bool is_plain(struct reader *reader, uint64_t first)
     return true;
 }
 
-static ALWAYS_INLINE void take_in(const struct table *table, struct plain *plain,
+static ALWAYS_INLINE void take_in(const struct table *table, struct plain *plain, unsigned i,
                                   const uint8_t *frame, uint64_t hash)
 {
-    plain->frame = frame;
-    plain->hash = hash;
-    plain->bucket = table_bucket(table, hash);
-    __builtin_prefetch(plain->bucket, 1);
+    plain->frame[i] = frame;
+    plain->hash[i] = hash;
+    plain->hash_bits[i] = entry_hash_bits(hash);
+    plain->bucket[i] = table_bucket(table, hash);
+    __builtin_prefetch(plain->bucket[i], 1);
 }
 
 /* Whether a frame lies at `at` that is plain; then the shape is its. */
@@ -208,47 +219,94 @@ static ALWAYS_INLINE bool is_plain_next(struct reader *reader)
 }
 
 /* Reads one frame of any shape. False: there is none that is plain. */
-static NO_INLINE bool read_frame(struct reader *reader, struct plain *plain)
+static NO_INLINE bool read_frame(struct reader *reader, struct plain *plain, unsigned i)
 {
     const uint8_t *frame = reader->at;
     if (!is_plain_next(reader)) return false;
     size_t key_bytes = reader->shape.key_bytes;
     const uint8_t *key = frame + FRAME_REQUEST_BYTES;
-    take_in(reader->table, plain, frame, hash_key(key, key_bytes, reader->hash_seed));
+    take_in(reader->table, plain, i, frame, hash_key(key, key_bytes, reader->hash_seed));
     reader->at = frame + reader->shape.padded;
     return true;
 }
 
-/* Reads up to `count` frames, all of the last one's shape, whose keys have 8 bytes. */
-static ALWAYS_INLINE unsigned read_alike(struct reader *reader, struct plain *plain, unsigned count)
+#ifdef __AVX2__
+static ALWAYS_INLINE void store_x4(void *to, __m256i words)
+{
+    _mm256_storeu_si256((__m256i *)to, words);
+}
+
+/* Takes in four frames from `frame` on, `padded` bytes apart, whose keys have 8 bytes. */
+static ALWAYS_INLINE void take_in_4(const struct table *table, struct plain *plain, unsigned i,
+                                    const uint8_t *frame, size_t padded, struct hash_of_8_x4 hash)
+{
+    const uint8_t *key = frame + FRAME_REQUEST_BYTES;
+    __m256i keys = _mm256_set_epi64x((long long)load_u64(key + 3 * padded),
+                                     (long long)load_u64(key + 2 * padded),
+                                     (long long)load_u64(key + padded), (long long)load_u64(key));
+    __m256i hashes = hash_key_8_x4(keys, hash);
+    store_x4(&plain->hash[i], hashes);
+    store_x4(&plain->hash_bits[i], entry_hash_bits_x4(hashes));
+    store_x4(&plain->bucket[i], table_bucket_x4(table, hashes));
+    plain->frame[i] = frame;
+    plain->frame[i + 1] = frame + padded;
+    plain->frame[i + 2] = frame + 2 * padded;
+    plain->frame[i + 3] = frame + 3 * padded;
+    __builtin_prefetch(plain->bucket[i], 1);
+    __builtin_prefetch(plain->bucket[i + 1], 1);
+    __builtin_prefetch(plain->bucket[i + 2], 1);
+    __builtin_prefetch(plain->bucket[i + 3], 1);
+}
+
+/* Two of four say whether they are of the cache: it is enough to not read far beyond. */
+static ALWAYS_INLINE bool are_alike_4(const uint8_t *frame, size_t padded, uint64_t first,
+                                      uint16_t cache)
+{
+    return load_u64(frame) == first && load_u64(frame + padded) == first &&
+           load_u64(frame + 2 * padded) == first && load_u64(frame + 3 * padded) == first &&
+           load_u16(frame + padded + 8) == cache && load_u16(frame + 3 * padded + 8) == cache;
+}
+#endif
+
+/*
+ * Reads frames of the last one's shape whose keys have 8 bytes, from number `i` of the group on.
+ * Returns the number behind the last. Whether they are of the reader's cache, the third pass finds.
+ */
+static ALWAYS_INLINE unsigned read_alike(struct reader *reader, struct plain *plain, unsigned i)
 {
     const struct table table = *reader->table;
     struct hash_of_8 hash = hash_of_8(reader->hash_seed);
     uint64_t first = reader->shape.first;
     size_t padded = reader->shape.padded;
-    uint16_t cache = reader->cache;
     const uint8_t *frame = reader->at;
-    const struct plain *begin = plain;
     size_t left = (size_t)(reader->end - frame);
-    if (reader->shape.key_bytes != 8) return 0;
-    if (UNLIKELY(left < count * padded)) count = (unsigned)(left / padded);
-    for (const struct plain *end = plain + count; plain < end; plain++, frame += padded) {
-        if (UNLIKELY(load_u64(frame) != first)) break;
-        if (UNLIKELY(load_u16(frame + 8) != cache)) break;
-        take_in(&table, plain, frame, hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
+    unsigned end = PACE;
+    if (reader->shape.key_bytes != 8) return i;
+    if (UNLIKELY(left < (PACE - i) * padded)) end = i + (unsigned)(left / padded);
+#ifdef __AVX2__
+    struct hash_of_8_x4 hash_x4 = hash_of_8_x4(hash);
+    uint16_t cache = reader->cache;
+    for (; i + 4 <= end; i += 4, frame += 4 * padded) {
+        if (UNLIKELY(!are_alike_4(frame, padded, first, cache))) break;
+        take_in_4(&table, plain, i, frame, padded, hash_x4);
     }
+#endif
+    for (; i < end && LIKELY(load_u64(frame) == first); i++, frame += padded)
+        take_in(&table, plain, i, frame, hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
     reader->at = frame;
-    return (unsigned)(plain - begin);
+    return i;
 }
 
-/* Reads up to PACE frames. Returns how many; fewer end the run. */
-static NO_INLINE unsigned read_frames(struct reader *reader, struct plain *plain)
+/* Reads up to PACE frames; fewer end the run. */
+static NO_INLINE void read_frames(struct reader *reader, struct group *group)
 {
-    unsigned count = 0;
-    while ((count += read_alike(reader, plain + count, PACE - count)) < PACE &&
-           read_frame(reader, plain + count))
-        count++;
-    return count;
+    if (!is_plain_next(reader)) return;
+    unsigned alike = read_alike(reader, &group->own, 0);
+    unsigned count = alike;
+    while (count < PACE && read_frame(reader, &group->own, count))
+        count = read_alike(reader, &group->own, count + 1);
+    group->is_alike = count == alike;
+    group->own_count = count;
 }
 
 /* Where there are other shards: the owner of the frame's slot, or UINT32_MAX. */
@@ -294,7 +352,7 @@ static NO_INLINE bool read_frame_of_any(struct reader *reader, struct group *gro
     uint32_t bytes = reader->shape.padded;
     uint32_t owner = owner_of(reader->shard, frame, reader->shape.key_bytes);
     if (owner == reader->shard->index) {
-        if (!read_frame(reader, &group->own[group->own_count])) return false;
+        if (!read_frame(reader, &group->own, group->own_count)) return false;
         group->own_count++;
         return true;
     }
@@ -315,7 +373,7 @@ static ALWAYS_INLINE void read_alike_of_any(struct reader *reader, struct group 
     uint32_t index = reader->shard->index;
     const uint8_t *frame = reader->at;
     const uint8_t *last = reader->end - shape.padded;
-    struct plain *own = group->own + group->own_count;
+    unsigned own = group->own_count;
     struct foreign *begin = group->foreign + group->foreign_count;
     struct foreign *foreign = begin;
     uint32_t room = FOREIGN_PACE - group->foreign_count;
@@ -324,12 +382,12 @@ static ALWAYS_INLINE void read_alike_of_any(struct reader *reader, struct group 
     /* Near the end of the room one by one is right, too. */
     if (bundles->bytes_left < (size_t)room * shape.padded) room = 0;
     const struct foreign *end = begin + min_u64(room, bundles->count_left);
-    for (; own < group->own + PACE && frame <= last; frame += shape.padded) {
+    for (; own < PACE && frame <= last; frame += shape.padded) {
         if (UNLIKELY(load_u64(frame) != shape.first)) break;
         if (UNLIKELY(load_u16(frame + 8) != cache)) break;
         uint32_t owner = owner_of(reader->shard, frame, 8);
         if (owner == index) {
-            take_in(reader->table, own++, frame,
+            take_in(reader->table, &group->own, own++, frame,
                     hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
             continue;
         }
@@ -339,7 +397,7 @@ static ALWAYS_INLINE void read_alike_of_any(struct reader *reader, struct group 
         seq += step;
     }
     reader->at = frame;
-    group->own_count = (unsigned)(own - group->own);
+    group->own_count = own;
     group->foreign_count = (unsigned)(foreign - group->foreign);
     take_room(bundles, seq, (uint32_t)(foreign - begin), shape.padded);
 }
@@ -355,10 +413,11 @@ static bool read_group(struct reader *reader, struct group *group)
 {
     group->own_count = 0;
     group->foreign_count = 0;
+    group->is_alike = false;
     if (reader->bundles != NULL)
         read_group_of_any(reader, group);
     else
-        group->own_count = read_frames(reader, group->own);
+        read_frames(reader, group);
     return is_full(group);
 }
 
@@ -374,6 +433,7 @@ struct applying {
     uint32_t *index; /* their index words */
     struct segment *segments;
     struct store_slot *slots;
+    uint64_t cache; /* number of the frames' */
     uint64_t session_id;
     struct session *session;          /* NULL: there is none */
     struct session_entry *remembered; /* of the session; without one, an entry that nobody reads */
@@ -394,38 +454,37 @@ static ALWAYS_INLINE void fetch_old(const uint8_t *arena, const uint32_t *index,
 }
 
 /* Returns a bit for each frame whose entry may be in an overflow bucket, which is on its way. */
-static NO_INLINE uint32_t probe_frames(struct plain *plain, unsigned count,
+static NO_INLINE uint64_t probe_frames(struct plain *plain, unsigned count,
                                        const struct applying *applying)
 {
     const uint8_t *arena = applying->arena;
     const uint32_t *index = applying->index;
-    const struct plain *begin = plain;
-    uint32_t late = 0;
-    for (const struct plain *end = plain + count; plain < end; plain++) {
+    uint64_t late = 0;
+    for (unsigned i = 0; i < count; i++) {
         uint64_t address8;
-        struct bucket *bucket = plain->bucket;
-        uint64_t *entry = table_probe(bucket, &plain->hash, &address8);
+        struct bucket *bucket = plain->bucket[i];
+        uint64_t *entry = table_probe_bits(bucket, &plain->hash[i], plain->hash_bits[i], &address8);
         if (UNLIKELY(entry == NULL)) {
             table_prefetch_overflow(&applying->store->table, bucket);
-            plain->entry = &no_entry;
-            late |= 1u << (plain - begin);
+            plain->entry[i] = &no_entry;
+            late |= (uint64_t)1 << i;
             continue;
         }
-        plain->entry = entry;
+        plain->entry[i] = entry;
         fetch_old(arena, index, address8);
     }
     return late;
 }
 
 /* The second pass once more, for frames that probe_frames has returned. */
-static NO_INLINE void probe_late(struct plain *plain, uint32_t late,
+static NO_INLINE void probe_late(struct plain *plain, uint64_t late,
                                  const struct applying *applying)
 {
     for (; late != 0; late &= late - 1) {
-        struct plain *frame = plain + __builtin_ctz(late);
-        uint64_t *entry = table_probe_all(&applying->store->table, frame->hash);
+        unsigned i = (unsigned)__builtin_ctzll(late);
+        uint64_t *entry = table_probe_all(&applying->store->table, plain->hash[i]);
         if (entry == NULL) continue;
-        frame->entry = entry;
+        plain->entry[i] = entry;
         fetch_old(applying->arena, applying->index, *entry & ENTRY_ADDRESS);
     }
 }
@@ -523,30 +582,70 @@ static ALWAYS_INLINE void remember(const struct applying *applying, uint32_t seq
     entry->address = (uint32_t)address8;
 }
 
-static ALWAYS_INLINE void write_reply(uint8_t *reply, uint32_t seq, uint64_t offset)
+/* The same for the last `count` changes, which have numbers up to `seq` and are all alike. */
+static ALWAYS_INLINE void remember_all(const struct applying *applying, uint32_t seq,
+                                       unsigned count, const struct cursor *cursor,
+                                       const struct shape *shape)
 {
-    store_u64(reply, FRAME_REPLY_BYTES | (uint64_t)FRAME_REPLY << 32);
-    store_u32(reply + 8, seq);
-    store_u32(reply + 12, (uint32_t)offset);
+    if (applying->session == NULL || count == 0) return;
+    uint32_t bytes8 = (uint32_t)(record_bytes(shape) / 8);
+    uint32_t first = seq - count + 1;
+    uint32_t at8 = (uint32_t)cursor->at8 - count * bytes8;
+    struct session_entry *entry = &applying->remembered[first & applying->remembered_mask];
+    uint64_t next = first | (uint64_t)at8 << 32;
+    uint64_t step = 1 | (uint64_t)bytes8 << 32;
+    struct block four = {{next, next + step, next + 2 * step, next + 3 * step}};
+    struct block step_four = {{4 * step, 4 * step, 4 * step, 4 * step}};
+    unsigned i = 0;
+    for (; i + 4 <= count; i += 4) {
+        *(struct block *)(void *)&entry[i] = four;
+        four.words += step_four.words;
+    }
+    for (; i < count; i++) entry[i] = (struct session_entry){first + i, at8 + i * bytes8};
 }
 
-/* A larger offset has a longer reply. */
+#define REPLY_FIRST (FRAME_REPLY_BYTES | (uint64_t)FRAME_REPLY << 32)
+
+static ALWAYS_INLINE void write_reply(uint8_t *reply, uint32_t seq, uint32_t offset)
+{
+    store_u64(reply, REPLY_FIRST);
+    store_u32(reply + 8, seq);
+    store_u32(reply + 12, offset);
+}
+
+/* Replies to numbers from `seq` on, for which only the offsets are missing. None of them wraps. */
+static ALWAYS_INLINE void write_replies(uint8_t *reply, uint32_t seq, unsigned count)
+{
+    struct block *pair = (struct block *)(void *)reply;
+    struct block next = {{REPLY_FIRST, seq, REPLY_FIRST, (uint64_t)seq + 1}};
+    const struct block two = {{0, 2, 0, 2}};
+    unsigned i = 0;
+    for (; i + 4 <= count; i += 4) {
+        *pair++ = next;
+        next.words += two.words;
+        *pair++ = next;
+        next.words += two.words;
+    }
+    for (; i < count; i++) write_reply(reply + i * FRAME_REPLY_BYTES, seq + i, 0);
+}
+
+/* A larger offset has a longer reply, from twice as many on. */
 static ALWAYS_INLINE bool may_follow(const struct change *old)
 {
-    return LIKELY(old->offset_and_floor < UINT32_MAX);
+    return LIKELY(old->offset_and_floor < INT32_MAX);
 }
 
 /*
  * A key that is not there, or was removed: then `removed` is its newest change. False: something is
  * wrong with it, or memory is short; the general way says what.
  */
-static NO_INLINE bool apply_new(const struct applying *applying, const struct plain *plain,
+static NO_INLINE bool apply_new(const struct applying *applying, const uint8_t *at, uint64_t hash,
                                 const struct change *removed, uint64_t seq, struct cursor *cursor)
 {
     if (removed != NULL && !may_follow(removed)) return false;
     struct frame_request frame;
-    memcpy(&frame, plain->frame, sizeof frame);
-    struct store_request request = {.body = plain->frame + FRAME_REQUEST_BYTES,
+    memcpy(&frame, at, sizeof frame);
+    struct store_request request = {.body = at + FRAME_REQUEST_BYTES,
                                     .body_bytes = frame.length - FRAME_REQUEST_BYTES,
                                     .key_len = frame.key_len,
                                     .slot = frame.slot,
@@ -555,7 +654,7 @@ static NO_INLINE bool apply_new(const struct applying *applying, const struct pl
                                     .seq = frame.seq,
                                     .seq_whole = seq,
                                     .session = applying->session_id,
-                                    .hash = plain->hash};
+                                    .hash = hash};
     struct store *store = applying->store;
     const struct change *change;
     cursor_store(cursor, store);
@@ -563,25 +662,54 @@ static NO_INLINE bool apply_new(const struct applying *applying, const struct pl
     cursor_load(cursor, store);
     if (!is_applied) return false;
     remember(applying, (uint32_t)seq, address_of(store->segments, change) >> 3);
-    write_reply(cursor->reply, (uint32_t)seq, change_offset(change));
+    write_reply(cursor->reply, (uint32_t)seq, (uint32_t)change_offset(change));
     cursor->reply += FRAME_REPLY_BYTES;
     cursor->seq = seq;
     return true;
 }
 
-/* Copies COPY_BYTES. */
-static ALWAYS_INLINE void copy_short(uint8_t *to, const uint8_t *from)
+/* Masks of the blocks of a short body: they end with it. */
+struct body_mask {
+    struct block blocks[COPY_BLOCKS];
+};
+
+static ALWAYS_INLINE const uint8_t *body_mask_from(const struct shape *shape)
+{
+    return body_masks + COPY_BYTES - ((uint32_t)shape->first - FRAME_REQUEST_BYTES);
+}
+
+static ALWAYS_INLINE struct body_mask body_mask_at(const uint8_t *from)
+{
+    const struct block *blocks = (const struct block *)(const void *)from;
+    return (struct body_mask){{blocks[0], blocks[1], blocks[2], blocks[3]}};
+}
+
+static ALWAYS_INLINE struct body_mask body_mask_of(const struct shape *shape)
+{
+    if (!shape->is_short) return (struct body_mask){0};
+    return body_mask_at(body_mask_from(shape));
+}
+
+/* Copies a short body, and zeros behind it. */
+static ALWAYS_INLINE void copy_short(uint8_t *to, const uint8_t *from, const struct body_mask *mask)
 {
     const struct block *source = (const struct block *)(const void *)from;
     struct block *target = (struct block *)(void *)to;
-    struct block first = source[0];
-    struct block second = source[1];
-    struct block third = source[2];
-    struct block fourth = source[3];
+    struct block first = {source[0].words & mask->blocks[0].words};
+    struct block second = {source[1].words & mask->blocks[1].words};
+    struct block third = {source[2].words & mask->blocks[2].words};
+    struct block fourth = {source[3].words & mask->blocks[3].words};
     target[0] = first;
     target[1] = second;
     target[2] = third;
     target[3] = fourth;
+}
+
+static ALWAYS_INLINE void copy_long(uint8_t *to, const uint8_t *from, const struct shape *shape)
+{
+    memcpy(to, from, shape->padded - (uint32_t)FRAME_REQUEST_BYTES);
+    uint8_t *tail = to + shape->padded - FRAME_REQUEST_BYTES - 8;
+    store_u64(tail, load_u64(tail) & shape->tail_mask);
 }
 
 /* One frame, and what is to become of it. */
@@ -591,26 +719,33 @@ struct update {
     uint64_t *entry;
     uint64_t old8;      /* address of the newest change of its key */
     uint32_t old_bytes; /* with the padding */
-    uint32_t slot;
     uint32_t seq;
     uint64_t seq_high; /* bits 32 to 47 of its number, in the place that a change has them */
     uint64_t route;    /* second word of the change: slot and low half of the number */
 };
 
-/* The second word of a frame is that of its change but for the cache, where it names its slot. */
-static ALWAYS_INLINE uint64_t route_of(const uint8_t *frame)
+static ALWAYS_INLINE uint32_t route_slot(uint64_t route)
 {
-    return load_u64(frame + 8) & ~(uint64_t)UINT16_MAX;
+    return (uint32_t)route >> 16;
 }
 
-/* Whether slot and offset are such that the change can be appended here. Completes slot and route. */
-static ALWAYS_INLINE bool is_plain_change(const struct change *old, uint32_t *slot, uint64_t *route)
+/*
+ * The second word of a frame is that of its change but for the cache, where it names its slot. A
+ * frame of another cache is then in no slot at all.
+ */
+static ALWAYS_INLINE uint64_t route_of(const struct applying *applying, const uint8_t *frame)
 {
+    return load_u64(frame + 8) - applying->cache;
+}
+
+/* Whether slot and offset are such that the change can be appended here. Completes the route. */
+static ALWAYS_INLINE bool is_plain_change(const struct change *old, uint64_t *route)
+{
+    uint32_t place = load_u32(&old->cache);
     /* The frame's is there before the old change has come. */
-    if (UNLIKELY(*slot != old->slot)) {
-        if (*slot != FRAME_SLOT_ANY) return false;
-        *slot = old->slot;
-        *route ^= (uint64_t)(FRAME_SLOT_ANY ^ old->slot) << 16;
+    if (UNLIKELY((uint32_t)*route != place)) {
+        if ((uint32_t)*route != (uint32_t)FRAME_SLOT_ANY << 16) return false;
+        *route ^= (uint32_t)FRAME_SLOT_ANY << 16 ^ place;
     }
     return may_follow(old);
 }
@@ -618,9 +753,10 @@ static ALWAYS_INLINE bool is_plain_change(const struct change *old, uint32_t *sl
 /* Writes the record of a change to `to`. */
 static ALWAYS_INLINE void write_record(uint8_t *to, const struct applying *applying,
                                        const struct update *update, const struct shape *shape,
-                                       uint64_t offset, struct stamp stamp)
+                                       const struct body_mask *mask, uint64_t offset,
+                                       struct stamp stamp)
 {
-    struct store_slot *head = &applying->slots[update->slot];
+    struct store_slot *head = &applying->slots[route_slot(update->route)];
     uint64_t place_and_seq = ++head->place | update->seq_high;
     uint64_t identity =
         change_identity_of(applying->session_id, place_and_seq, update->hash, update->route);
@@ -633,11 +769,9 @@ static ALWAYS_INLINE void write_record(uint8_t *to, const struct applying *apply
     *(struct stamp *)(void *)(to + 40) = stamp;
     const uint8_t *body = update->frame + FRAME_REQUEST_BYTES;
     if (shape->is_short)
-        copy_short(to + CHANGE_BYTES, body);
+        copy_short(to + CHANGE_BYTES, body, mask);
     else
-        memcpy(to + CHANGE_BYTES, body, shape->padded - (uint32_t)FRAME_REQUEST_BYTES);
-    uint8_t *tail = to + record_bytes(shape) - 8;
-    store_u64(tail, load_u64(tail) & shape->tail_mask);
+        copy_long(to + CHANGE_BYTES, body, shape);
 }
 
 /* Fetches the memory of the log that will be written a few records later. */
@@ -654,7 +788,8 @@ static ALWAYS_INLINE void fetch_log(const uint8_t *at, const struct shape *shape
 
 /* Appends the change where the cursor is; there is room in the log. */
 static ALWAYS_INLINE void append(const struct applying *applying, const struct update *update,
-                                 const struct shape *shape, struct cursor *cursor)
+                                 const struct shape *shape, const struct body_mask *mask,
+                                 struct cursor *cursor)
 {
     uint64_t at8 = cursor->at8;
     uint64_t old8 = update->old8;
@@ -663,137 +798,275 @@ static ALWAYS_INLINE void append(const struct applying *applying, const struct u
     uint8_t *to = applying->arena + at8 * 8;
     fetch_log(to, shape);
     cursor->stamp.words += (struct stamp){{1, 0}}.words;
-    write_record(to, applying, update, shape, offset, cursor->stamp);
-    write_reply(cursor->reply, update->seq, offset);
+    write_record(to, applying, update, shape, mask, offset, cursor->stamp);
+    write_reply(cursor->reply, update->seq, (uint32_t)offset);
     remember(applying, update->seq, at8);
 
-    uint32_t *slot_head = &cursor->slot_heads[update->slot];
+    uint32_t *slot_head = &cursor->slot_heads[route_slot(update->route)];
     applying->index[at8 >> GRANULE_SHIFT_8] = *slot_head;
     *slot_head = (uint32_t)at8 & PLACE_8;
-    *update->entry ^= old8 ^ at8;
+    *update->entry += at8 - old8;
     /* Nothing supersedes it yet, so there is nothing but its link. */
     DEBUG_ASSERT(applying->index[old8 >> GRANULE_SHIFT_8] <= INDEX_LINK);
     applying->index[old8 >> GRANULE_SHIFT_8] |= cursor->mark;
     applying->segments[old8 >> UNIT_SHIFT_8].dead_bytes += update->old_bytes;
-
     cursor->at8 = at8 + record_bytes(shape) / 8;
     cursor->reply += FRAME_REPLY_BYTES;
 }
 
 /* Applies one frame of any shape. False: it must go the general way; nothing was done. */
-static NO_INLINE bool apply_frame(const struct applying *applying, const struct plain *plain,
-                                  struct cursor *cursor)
+static NO_INLINE bool apply_frame(const struct applying *applying, const uint8_t *frame,
+                                  uint64_t hash, uint64_t *entry, struct cursor *cursor)
 {
-    const uint8_t *frame = plain->frame;
     uint64_t first = load_u64(frame);
     struct shape shape = shape_of(first);
+    struct body_mask mask = body_mask_of(&shape);
     uint32_t step = load_u32(frame + 12) - (uint32_t)cursor->seq;
     uint64_t seq = cursor->seq + step;
+    uint64_t route = route_of(applying, frame);
+    if ((uint16_t)route != 0) return false;
     if (step - 1 >= STEP_MAX) return false;
     if (applying->may_grow && session_must_grow(applying->session, seq)) return false;
-    uint64_t *entry = plain->entry;
-    uint64_t route = route_of(frame);
-    uint32_t slot = load_u16(frame + 10);
     if (!is_key(change_at8(applying, newest(entry)), frame, first, TYPE_AND_KEY)) {
         /* It may be in an overflow bucket, a tag may have lied, or a bucket was split meanwhile. */
         struct wanted wanted = {applying->arena, frame};
-        entry = table_find(&applying->store->table, plain->hash, is_wanted, &wanted);
-        if (entry == NULL) return apply_new(applying, plain, NULL, seq, cursor);
+        entry = table_find(&applying->store->table, hash, is_wanted, &wanted);
+        if (entry == NULL) return apply_new(applying, frame, hash, NULL, seq, cursor);
         const struct change *found = change_at8(applying, newest(entry));
-        if (found->type == FRAME_REMOVE) return apply_new(applying, plain, found, seq, cursor);
+        if (found->type == FRAME_REMOVE)
+            return apply_new(applying, frame, hash, found, seq, cursor);
     }
     /* Before there is room: it may need a new batch, which must not stay empty. */
-    if (!is_plain_change(change_at8(applying, newest(entry)), &slot, &route)) return false;
+    if (!is_plain_change(change_at8(applying, newest(entry)), &route)) return false;
     if (!has_room(cursor, record_bytes(&shape)) &&
         !cursor_make_room(cursor, applying->store, record_bytes(&shape)))
         return false;
     const struct change *old = change_at8(applying, newest(entry));
     struct update update = {.frame = frame,
-                            .hash = plain->hash,
+                            .hash = hash,
                             .entry = entry,
                             .old8 = newest(entry),
                             .old_bytes = (uint32_t)change_padded_bytes(old),
-                            .slot = slot,
                             .seq = (uint32_t)seq,
                             .seq_high = seq >> 32 << 48,
                             .route = route};
-    append(applying, &update, &shape, cursor);
+    append(applying, &update, &shape, &mask, cursor);
     cursor->seq = seq;
     cursor->appended++;
     cursor->size = batch_size_of_all(cursor->size, record_bytes(&shape));
     return true;
 }
 
-/* Applies frames of one shape with keys of 8 bytes. Returns how many. */
+/*
+ * Applies frames of one shape with keys of 8 bytes, from number `i` to before `end` of the group.
+ * Returns the number behind the last.
+ */
 static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const struct plain *plain,
-                                          unsigned count, struct cursor *at, bool is_short)
+                                          unsigned i, unsigned end, struct cursor *at,
+                                          bool is_short)
 {
     const struct applying applying = *all;
-    struct shape shape = shape_of(load_u64(plain->frame));
+    struct shape shape = shape_of(load_u64(plain->frame[i]));
     struct cursor cursor = *at;
     uint32_t seq = (uint32_t)cursor.seq;
     uint64_t seq_high = cursor.seq >> 32 << 48;
-    const struct plain *begin = plain;
-    if (shape.key_bytes != 8 || applying.may_grow) return 0;
-    if (!has_room(&cursor, count * record_bytes(&shape))) return 0;
-    if (seq > UINT32_MAX - PACE * STEP_MAX) return 0;
+    unsigned begin = i;
+    if (shape.key_bytes != 8 || applying.may_grow) return i;
+    if (!has_room(&cursor, (end - i) * record_bytes(&shape))) return i;
+    if (seq > UINT32_MAX - PACE * STEP_MAX) return i;
     shape.is_short = is_short; /* so that the compiler knows it, too */
-    for (const struct plain *end = plain + count; plain < end; plain++) {
-        struct update update = {.frame = plain->frame,
-                                .hash = plain->hash,
-                                .entry = plain->entry,
-                                .old8 = newest(plain->entry),
+    struct body_mask mask = body_mask_of(&shape);
+    for (; i < end; i++) {
+        const uint8_t *frame = plain->frame[i];
+        struct update update = {.frame = frame,
+                                .hash = plain->hash[i],
+                                .entry = plain->entry[i],
+                                .old8 = newest(plain->entry[i]),
                                 .old_bytes = (uint32_t)record_bytes(&shape),
-                                .slot = load_u16(plain->frame + 10),
-                                .seq = load_u32(plain->frame + 12),
+                                .seq = load_u32(frame + 12),
                                 .seq_high = seq_high,
-                                .route = route_of(plain->frame)};
+                                .route = route_of(&applying, frame)};
         const struct change *old = change_at8(&applying, update.old8);
-        if (UNLIKELY(load_u64(update.frame) != shape.first)) break;
+        if (UNLIKELY(load_u64(frame) != shape.first)) break;
         if (UNLIKELY(update.seq - seq - 1 >= STEP_MAX)) break;
         /* A change of another shape before is rare, and goes one by one. */
         if (UNLIKELY(load_u64(old) != change_first(&shape))) break;
         /* Of keys of 8 bytes, equal hashes are equal keys (hash_key_8), and in a nearer line. */
         if (UNLIKELY(old->key_hash != update.hash)) break;
-        if (UNLIKELY(!is_plain_change(old, &update.slot, &update.route))) break;
-        append(&applying, &update, &shape, &cursor);
+        if (UNLIKELY(!is_plain_change(old, &update.route))) break;
+        append(&applying, &update, &shape, &mask, &cursor);
         seq = update.seq;
     }
-    unsigned done = (unsigned)(plain - begin);
-    if (done > 0) {
-        cursor.seq = cursor.seq >> 32 << 32 | load_u32(plain[-1].frame + 12);
-        cursor.appended += done;
-        cursor.size = batch_size_of_all(cursor.size, record_bytes(&shape));
-    }
+    unsigned done = i - begin;
+    cursor.seq = cursor.seq >> 32 << 32 | seq;
+    cursor.appended += done;
+    if (done > 0) cursor.size = batch_size_of_all(cursor.size, record_bytes(&shape));
     *at = cursor;
-    return done;
+    return i;
 }
 
 static NO_INLINE unsigned apply_short(const struct applying *applying, const struct plain *plain,
-                                      unsigned count, struct cursor *cursor)
+                                      unsigned i, unsigned end, struct cursor *cursor)
 {
-    return apply_alike(applying, plain, count, cursor, true);
+    return apply_alike(applying, plain, i, end, cursor, true);
 }
 
 static NO_INLINE unsigned apply_long(const struct applying *applying, const struct plain *plain,
-                                     unsigned count, struct cursor *cursor)
+                                     unsigned i, unsigned end, struct cursor *cursor)
 {
-    return apply_alike(applying, plain, count, cursor, false);
+    return apply_alike(applying, plain, i, end, cursor, false);
 }
 
-/* Applies frames in order. Returns how many; fewer end the run. */
-static unsigned apply_frames(const struct applying *applying, struct plain *plain, unsigned count,
+/*
+ * What steady frames have in common. It is read where it lies: there is no register for it, and a
+ * copy in one would only be moved out again.
+ */
+struct steady {
+    struct stamp first; /* first word of the changes */
+    uint64_t cache;
+    uint64_t session_id;
+    uint64_t seq_high;
+    uint64_t record_bytes8;
+    struct store_slot *slots;
+    uint8_t *arena;
+    const uint8_t *mask; /* of the body */
+};
+
+/*
+ * The same for short frames of which all have the first one's first word and numbers that follow
+ * each other, if plain. In two loops, each of which finds room for its values in registers.
+ */
+static NO_INLINE unsigned append_steady(const struct steady *steady, struct plain *plain, size_t i,
+                                        size_t end, struct cursor *cursor)
+{
+    const struct body_mask mask = body_mask_at(steady->mask);
+    struct stamp stamp = cursor->stamp;
+    struct stamp first = steady->first;
+    uint64_t next = (uint64_t)((uint32_t)cursor->seq + 1) << 32;
+    uint64_t at8 = cursor->at8;
+    uint8_t *arena = steady->arena;
+    for (; i < end; i++) {
+        uint64_t *entry = plain->entry[i];
+        uint64_t old8 = newest(entry);
+        const struct change *old = (const struct change *)(arena + old8 * 8);
+        uint64_t hash = plain->hash[i];
+        if (UNLIKELY(load_u64(old) != first.words[0])) break;
+        if (UNLIKELY(old->key_hash != hash)) break;
+        uint32_t place = load_u32(&old->cache);
+        plain->old8[i] = old8;
+        plain->place[i] = place;
+        uint64_t route = next + place;
+        const uint8_t *frame = plain->frame[i];
+        uint64_t differs = load_u64(frame + 8) - steady->cache - route;
+        if (UNLIKELY(differs != 0) && differs + place != (uint32_t)FRAME_SLOT_ANY << 16) break;
+        if (UNLIKELY(!may_follow(old))) break;
+        uint64_t offset = old->offset_and_floor + 1;
+        plain->offset[i] = (uint32_t)offset;
+        next += (uint64_t)1 << 32;
+        stamp.words += (struct stamp){{1, 0}}.words;
+        uint8_t *to = arena + at8 * 8;
+        __builtin_prefetch(to + LOG_AHEAD_BYTES, 1);
+        __builtin_prefetch(to + LOG_AHEAD_BYTES + CACHE_LINE, 1);
+        __builtin_prefetch(to + LOG_AHEAD_BYTES + 2 * CACHE_LINE, 1);
+        *(struct stamp *)(void *)to = first;
+        store_u64(to + 8, route);
+        store_u64(to + 16, hash);
+        store_u64(to + 32, offset);
+        *(struct stamp *)(void *)(to + 40) = stamp;
+        copy_short(to + CHANGE_BYTES, frame + FRAME_REQUEST_BYTES, &mask);
+        struct store_slot *head = &steady->slots[route_slot(place)];
+        uint64_t place_and_seq = ++head->place | steady->seq_high;
+        store_u64(to + 24, place_and_seq);
+        uint64_t identity = change_identity_of(steady->session_id, place_and_seq, hash, route);
+        head->chain = chain_next(head->chain, identity);
+        *entry += at8 - old8;
+        at8 += steady->record_bytes8;
+    }
+    cursor->stamp = stamp;
+    return (unsigned)i;
+}
+
+static NO_INLINE void index_steady(const struct applying *applying, const struct plain *plain,
+                                   size_t i, size_t end, uint32_t bytes, struct cursor *cursor)
+{
+    uint32_t *index = applying->index;
+    struct segment *segments = applying->segments;
+    uint32_t *slot_heads = cursor->slot_heads;
+    uint32_t mark = cursor->mark;
+    uint64_t at8 = cursor->at8;
+    uint8_t *reply = cursor->reply;
+    for (; i < end; i++) {
+        uint64_t old8 = plain->old8[i];
+        store_u32(reply + 12, plain->offset[i]);
+        reply += FRAME_REPLY_BYTES;
+        uint32_t *slot_head = &slot_heads[route_slot(plain->place[i])];
+        index[at8 >> GRANULE_SHIFT_8] = *slot_head;
+        *slot_head = (uint32_t)at8 & PLACE_8;
+        DEBUG_ASSERT(index[old8 >> GRANULE_SHIFT_8] <= INDEX_LINK);
+        index[old8 >> GRANULE_SHIFT_8] |= mark;
+        segments[old8 >> UNIT_SHIFT_8].dead_bytes += bytes;
+        at8 += bytes / 8;
+    }
+    cursor->at8 = at8;
+    cursor->reply = reply;
+}
+
+static NO_INLINE unsigned apply_steady(const struct applying *applying, struct plain *plain,
+                                       unsigned i, unsigned end, struct cursor *cursor)
+{
+    struct shape shape = shape_of(load_u64(plain->frame[i]));
+    uint32_t seq = (uint32_t)cursor->seq;
+    if (shape.key_bytes != 8 || applying->may_grow) return i;
+    if (!has_room(cursor, (end - i) * record_bytes(&shape))) return i;
+    if (seq > UINT32_MAX - PACE * STEP_MAX) return i;
+    struct steady steady = {.first = {{change_first(&shape), 0}},
+                            .cache = applying->cache,
+                            .session_id = applying->session_id,
+                            .seq_high = cursor->seq >> 32 << 48,
+                            .record_bytes8 = record_bytes(&shape) / 8,
+                            .slots = applying->slots,
+                            .arena = applying->arena,
+                            .mask = body_mask_from(&shape)};
+    write_replies(cursor->reply, seq + 1, end - i);
+    unsigned last = append_steady(&steady, plain, i, end, cursor);
+    index_steady(applying, plain, i, last, (uint32_t)record_bytes(&shape), cursor);
+    unsigned done = last - i;
+    remember_all(applying, seq + done, done, cursor, &shape);
+    cursor->seq += done;
+    cursor->appended += done;
+    if (done > 0) cursor->size = batch_size_of_all(cursor->size, record_bytes(&shape));
+    return last;
+}
+
+/* Whether frames of one shape are such that apply_steady may take them. */
+static bool is_steady(const struct applying *applying, const struct plain *plain, unsigned i,
+                      unsigned end, const struct cursor *cursor)
+{
+    uint32_t first = (uint32_t)cursor->seq + 1;
+    uint32_t mask = applying->remembered_mask;
+    if (load_u32(plain->frame[end - 1] + 12) - first != end - 1 - i) return false;
+    return applying->session == NULL || (first & mask) + (end - 1 - i) <= mask;
+}
+
+/* Applies the group's own frames in order. Returns how many; fewer end the run. */
+static unsigned apply_frames(const struct applying *applying, struct group *group,
                              struct cursor *cursor)
 {
-    unsigned done = 0;
-    while (done < count) {
-        struct shape shape = shape_of(load_u64(plain[done].frame));
-        done += shape.is_short ? apply_short(applying, plain + done, count - done, cursor)
-                               : apply_long(applying, plain + done, count - done, cursor);
-        if (done == count || !apply_frame(applying, plain + done, cursor)) break;
-        done++;
+    struct plain *plain = &group->own;
+    unsigned count = group->own_count;
+    unsigned i = 0;
+    while (i < count) {
+        if ((uint32_t)load_u64(plain->frame[i]) > FRAME_REQUEST_BYTES + COPY_BYTES)
+            i = apply_long(applying, plain, i, count, cursor);
+        else if (group->is_alike && is_steady(applying, plain, i, count, cursor))
+            i = apply_steady(applying, plain, i, count, cursor);
+        else
+            i = apply_short(applying, plain, i, count, cursor);
+        if (i == count) break;
+        if (!apply_frame(applying, plain->frame[i], plain->hash[i], plain->entry[i], cursor)) break;
+        i++;
     }
-    return done;
+    return i;
 }
 
 /* ---------------------------------------------------------------------------- all of them */
@@ -813,15 +1086,15 @@ struct pass {
  */
 static bool apply_group(struct pass *pass, struct group *group)
 {
-    unsigned done = apply_frames(&pass->applying, group->own, group->own_count, &pass->cursor);
+    unsigned done = apply_frames(&pass->applying, group, &pass->cursor);
     bool is_whole = done == group->own_count;
     unsigned pushed = group->foreign_count;
     if (UNLIKELY(!is_whole)) {
-        pass->reader.at = group->own[done].frame;
+        pass->reader.at = group->own.frame[done];
         while (pushed > 0 && group->foreign[pushed - 1].frame > pass->reader.at) pushed--;
     }
     pass->applied += done;
-    if (done > 0) pass->last = group->own[done - 1].frame;
+    if (done > 0) pass->last = group->own.frame[done - 1];
     if (pushed == 0) return is_whole;
     bundles_push(pass->reader.bundles, group->foreign, pushed);
     const uint8_t *last = group->foreign[pushed - 1].frame;
@@ -838,7 +1111,7 @@ static void take(struct pass *pass)
     unsigned applied = 0;
     unsigned own = 0;
     unsigned late_at = 0;
-    uint32_t late = 0;
+    uint64_t late = 0;
     for (bool ended = false; !ended || applied < read;) {
         if (!ended) {
             struct group *group = &pipe[read++ % PIPE];
@@ -846,11 +1119,11 @@ static void take(struct pass *pass)
             own += group->own_count;
             ended = ended || own > UPDATES_MAX - PACE;
         }
-        if (UNLIKELY(late != 0)) probe_late(pipe[late_at % PIPE].own, late, &pass->applying);
+        if (UNLIKELY(late != 0)) probe_late(&pipe[late_at % PIPE].own, late, &pass->applying);
         late = 0;
         if (probed < read && (ended || read - probed > 1)) {
             struct group *group = &pipe[probed % PIPE];
-            late = probe_frames(group->own, group->own_count, &pass->applying);
+            late = probe_frames(&group->own, group->own_count, &pass->applying);
             late_at = probed++;
         }
         if (applied < probed && (probed == read || probed - applied > 1))
@@ -886,6 +1159,7 @@ size_t UPDATES_TAKE(struct updates *updates, const uint8_t *data, size_t size)
                      .index = store->segments->index,
                      .segments = store->segments->segments,
                      .slots = store->slots,
+                     .cache = number,
                      .session_id = updates->session_id,
                      .session = session,
                      .remembered = session != NULL ? session->entries : &unread,

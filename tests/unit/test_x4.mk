@@ -1,0 +1,3 @@
+ifeq ($(MACHINE),x86_64)
+$(BUILD)/tests/unit/test_x4.o: CFLAGS_ALL += -mavx2
+endif
