@@ -17,8 +17,10 @@
  *     otherwise. Memory handed to a callback is borrowed until the callback returns.
  *   - Nothing blocks except fero_start, fero_open, fero_run, fero_wait, fero_close and fero_stop.
  *   - Threads: a client's runtime, its caches and its operations belong to the thread that started
- *     it; another thread starts a runtime of its own. A server's runtime may be started, used and
- *     stopped by any thread, by one at a time. Handlers run on shard threads.
+ *     it; another thread starts a runtime of its own. A server's runtime may be started, opened and
+ *     stopped by any thread, by one at a time; requests of its caches are made by any number of
+ *     threads at once (see fero_thread_register), and an operation belongs to the thread that made
+ *     it. Handlers run on shard threads.
  *   - The library installs no signal handler, prints nothing, and ends the process only where it
  *     finds itself broken (an assertion).
  */
@@ -81,7 +83,7 @@ typedef struct fero_val {
 #define FERO_OK 0
 #define FERO_E_INVAL -1        /* bad argument or option */
 #define FERO_E_NOMEM -2        /* memory.max is reached, or the system has no more */
-#define FERO_E_AGAIN -3        /* full: call fero_run and try again */
+#define FERO_E_AGAIN -3        /* full: call fero_run and try again; see fero_on_drain */
 #define FERO_E_TIMEOUT -4      /* the deadline passed; see fero_result.outcome */
 #define FERO_E_CLOSED -5       /* stopped or stopping */
 #define FERO_E_NOTCONN -6      /* no node answers at the seeds */
@@ -148,6 +150,9 @@ typedef struct fero_runtime_opts {
     int64_t window_bytes;        /* request bytes in flight a link; 0: 4 MiB (c) */
     int64_t lane_bytes;          /* of each lane between two shards, a power of two from 128 KiB to
                                     1 GiB; 0: 1 MiB */
+    int64_t threads_max;         /* of the program that make requests of a server at the same time:
+                                    each has two lanes to every shard. 0: 64; at most 256; FERO_OFF:
+                                    none may */
     int32_t log_level;           /* FERO_LOG_...: lines above it are not made (c) */
     int32_t reserved;
     fero_log_fn log; /* NULL: the library is silent (c) */
@@ -175,6 +180,12 @@ FERO_API int fero_start(const fero_runtime_opts *opts, fero **out) FERO_NODISCAR
  * A client waits until what it sent without wanting a reply is received, for `drain_ms` at most; then
  * whatever has no answer ends with outcome UNKNOWN and FERO_E_CLOSED.
  *
+ * Other threads may be in calls of a server's runtime and caches meanwhile: new requests are refused
+ * with FERO_E_CLOSED, and so are those that come later, until the thread unregisters; a fero_wait or
+ * fero_run that waits goes on until the shards have stopped. What a thread then has no answer to ends
+ * with outcome UNKNOWN and FERO_E_CLOSED in its next fero_run or fero_wait; what this one has,
+ * inside fero_stop.
+ *
  * `drain_ms` 0 is a second for a server and two for a client; with FERO_OFF nothing is waited for,
  * and a request that was accepted may end without its answer.
  *
@@ -199,27 +210,55 @@ FERO_API int64_t fero_info(fero *rt, char *buffer, size_t bytes);
 FERO_API const char *fero_address(const fero *rt);
 
 /*
+ * Servers: a thread of the program (no shard's) that makes requests is registered by its first one,
+ * or by this, and gets two lanes of its own to every shard, each of lane_bytes, and a window of
+ * window_requests. It unregisters by fero_thread_unregister, or when it ends. Then what it has given
+ * to the shards is still done; a request without an answer ends with outcome UNKNOWN and
+ * FERO_E_CLOSED: by fero_thread_unregister `done` is called for it, at the end of a thread it is not.
+ * Afterwards its operations can be freed, and no longer waited for. A thread may register again.
+ *
+ *   FERO_E_NOMEM     no memory, or threads_max are registered.
+ *   FERO_E_CLOSED    the runtime has stopped.
+ *   FERO_E_NOTFOUND  fero_thread_unregister: it is not registered.
+ *   FERO_E_INVAL     a client's runtime, a handler, or unregistering in a callback.
+ */
+FERO_API int fero_thread_register(fero *rt);
+FERO_API int fero_thread_unregister(fero *rt);
+
+/*
+ * Threads of a server: answers to the calling thread's requests are taken here, and `done` is called
+ * inside. It waits up to `timeout_ms` until a request ended, and returns how many did. Requests need
+ * no fero_run to be sent. FERO_E_CLOSED: the runtime has stopped.
+ *
  * Clients: sends what was asked for, does what is ready, and waits up to `timeout_ms` (0: not at
  * all, below 0: for ever) until something was done. Returns how much was done: requests that ended,
  * links that came or went; 0 when the time is over. All callbacks run inside it. Links that were
  * lost are dialled here, and unanswered requests sent again over them.
  *
- *   FERO_E_INVAL  a server's runtime, or called by a callback.
+ *   FERO_E_INVAL  called by a callback or a handler.
  */
 FERO_API int fero_run(fero *rt, int64_t timeout_ms);
 /*
- * Clients: a descriptor for a loop of the caller's (poll, epoll, select, asyncio, libuv). It becomes
+ * A descriptor for a loop of the caller's (poll, epoll, select, asyncio, libuv). It becomes
  * readable when fero_run(rt, 0), which never blocks, has something to do: answers have come, requests
  * wait to be sent, a timeout or an attempt to connect is due; now and then for nothing. fero_run
  * makes it silent again, and so do the other calls that run the client. Nothing is to be read from
  * it. It belongs to the runtime, is the same for life, and costs a runtime that does not ask for it
- * nothing. See examples/loop.c.
+ * nothing. See examples/loop.c. Each thread of a server has one of its own, for its own requests.
  *
  *   FERO_E_SYS  no more descriptors.
  */
 FERO_API int fero_fd(fero *rt);
 
-/* -------------------------------------------------------------------------------- requests */
+/* There is room again: a call that returned FERO_E_AGAIN may be made again. As fero_done_fn. */
+typedef void (*fero_drain_fn)(void *ud);
+/*
+ * `drain` is called once after each FERO_E_AGAIN, inside a later fero_run or fero_wait of this
+ * thread (of this client), when enough has been taken that it is worth trying. NULL: not any more.
+ */
+FERO_API int fero_on_drain(fero *rt, fero_drain_fn drain, void *ud);
+
+/* -------------------------------------------------------------------------------- handlers */
 
 /* What a handler sees; borrowed until the handler returns. */
 typedef struct fero_req {
@@ -294,7 +333,7 @@ FERO_API int fero_open(fero *rt, const char *name, const fero_opts *opts,
  */
 FERO_API int fero_close(fero_cache *cache);
 
-/* ---------------------------------------------------------------------------- client calls */
+/* -------------------------------------------------------------------------------- requests */
 
 /* What the caller wants to hear of a request. */
 #define FERO_NOTHING 0 /* fire and forget */
@@ -314,7 +353,7 @@ typedef struct fero_result {
 } fero_result;
 
 /*
- * A request has ended. On the client's thread, inside fero_run, fero_wait, fero_open, fero_close or
+ * A request has ended. On the thread that made it, inside fero_run, fero_wait, fero_open, fero_close or
  * fero_stop. May make requests and free operations; must not run, wait, open, close or stop.
  */
 typedef void (*fero_done_fn)(const fero_result *result, void *ud);
@@ -334,15 +373,16 @@ typedef struct fero_wopts {
 } fero_wopts;
 
 /*
- * Requests. They return at once: key and value are copied, and sent by the next fero_run or
- * fero_wait, with all others made until then. `opts` NULL is fire and forget, or with `op` FERO_REPLY.
+ * Requests, of a client or of a thread of a server's own program. They return at once: key and value
+ * are copied. A client sends them with the next fero_run or fero_wait, with all others made until
+ * then; to the shards of a server they are given at once. `opts` NULL is fire and forget, or with `op` FERO_REPLY.
  * With `op` not NULL the caller gets an operation to wait for and must free it; then `done` may
  * still be set. A request that is accepted ends exactly once, whatever becomes of its link: it is
  * sent again over the next one, with the number it had, and a node that has not restarted meanwhile
  * never applies one twice.
  * Requests for one key are applied in the order of the calls.
  *
- *   FERO_E_AGAIN    the window or the outbox is full: call fero_run, then try again.
+ *   FERO_E_AGAIN    the window, the outbox or the lane is full: call fero_run, then try again.
  *   FERO_E_NOTCONN  the shard's link is down; fero_run dials it again.
  *   FERO_E_TOOBIG   key or value is over the node's limit; nothing was sent.
  *   FERO_E_TYPE     there is no such type of value.
@@ -372,7 +412,7 @@ FERO_API int fero_send(fero_cache *cache, fero_slice verb, fero_slice key, const
 FERO_API int fero_ask_info(fero_cache *cache, int32_t shard, const fero_wopts *opts, fero_op **op);
 
 /*
- * Runs the client, as fero_run does, until `op` is done or `timeout_ms` is over (below 0: never).
+ * Runs, as fero_run does, until `op` is done or `timeout_ms` is over (below 0: never).
  * Returns 0 when it is done, whatever the outcome: look at `result`, whose value is valid until
  * fero_op_free. With FAIL and UNKNOWN fero_errmsg says why. `result` may be NULL.
  *

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "engine/client.h"
 #include "engine/error.h"
+#include "engine/host.h"
 #include "engine/runtime.h"
 #include "engine/server.h"
 #include "fero.h"
@@ -80,14 +81,40 @@ const char *fero_address(const fero *rt)
 
 int fero_run(fero *rt, int64_t timeout_ms)
 {
-    if (rt == NULL || kind_of(rt) != RUNTIME_CLIENT)
-        return error_set(FERO_E_INVAL, "fero_run is for clients: a server has its own threads");
-    return client_run((struct client *)rt, timeout_ms);
+    if (rt == NULL) return error_set(FERO_E_INVAL, "no runtime");
+    return kind_of(rt) == RUNTIME_CLIENT ? client_run((struct client *)rt, timeout_ms)
+                                         : host_run(server_hosts((struct server *)rt), timeout_ms);
 }
 
 int fero_fd(fero *rt)
 {
-    if (rt == NULL || kind_of(rt) != RUNTIME_CLIENT)
-        return error_set(FERO_E_INVAL, "fero_fd is for clients: a server has its own threads");
-    return client_fd((struct client *)rt);
+    if (rt == NULL) return error_set(FERO_E_INVAL, "no runtime");
+    return kind_of(rt) == RUNTIME_CLIENT ? client_fd((struct client *)rt)
+                                         : host_fd(server_hosts((struct server *)rt));
+}
+
+int fero_on_drain(fero *rt, fero_drain_fn drain, void *ud)
+{
+    if (rt == NULL) return error_set(FERO_E_INVAL, "no runtime");
+    if (kind_of(rt) == RUNTIME_SERVER)
+        return host_on_drain(server_hosts((struct server *)rt), drain, ud);
+    client_on_drain((struct client *)rt, drain, ud);
+    return 0;
+}
+
+static int server_only(fero *rt, int (*function)(struct hosts *hosts))
+{
+    if (rt == NULL || kind_of(rt) == RUNTIME_CLIENT)
+        return error_set(FERO_E_INVAL, "threads register with a server: a client is its thread's");
+    return function(server_hosts((struct server *)rt));
+}
+
+int fero_thread_register(fero *rt)
+{
+    return server_only(rt, host_register);
+}
+
+int fero_thread_unregister(fero *rt)
+{
+    return server_only(rt, host_unregister);
 }

@@ -130,8 +130,9 @@ int client_start_on(const fero_runtime_opts *opts, const struct client_seams *se
     if (window_init(&client->window, client->window_requests_max, seams->seq_first) < 0)
         goto free_client;
     window_hold(&client->window);
-    client->ops = ops_make(client);
+    client->ops = ops_make();
     if (client->ops == NULL) goto free_client;
+    client->ops->client = client;
     *out = client;
     return 0;
 
@@ -372,6 +373,15 @@ static void wait_for_events(struct client *client, uint64_t wait_ns)
     collect(client, wait_ns);
 }
 
+/* Who was told FERO_E_AGAIN may try again. */
+static void tell_room(struct client *client)
+{
+    if (!client->is_starved || !client->has_progress || client->drain == NULL) return;
+    client->is_starved = false;
+    client->finished++;
+    client->drain(client->drain_ud);
+}
+
 void client_turn(struct client *client, uint64_t wait_ns)
 {
     client->is_in_turn = true;
@@ -387,6 +397,7 @@ void client_turn(struct client *client, uint64_t wait_ns)
     handle(client);
     fire_timers(client);
     release(client);
+    tell_room(client);
     client->is_in_turn = false;
 }
 
@@ -430,6 +441,12 @@ void client_due(struct client *client)
     if (client->is_due) return;
     client->is_due = true;
     io_arm(client->seams.io, 0);
+}
+
+void client_on_drain(struct client *client, fero_drain_fn drain, void *ud)
+{
+    client->drain = drain;
+    client->drain_ud = ud;
 }
 
 int client_fd(struct client *client)

@@ -165,6 +165,8 @@ struct client {
     struct trace trace;
     fero_log_fn log;
     void *log_ud;
+    fero_drain_fn drain; /* NULL: nobody wants to know when there is room again */
+    void *drain_ud;
     uint16_t slot_link[SLOTS_COUNT];
     struct io_event events[CLIENT_EVENTS_MAX];
     uint32_t events_count;      /* received, not handled yet */
@@ -191,6 +193,7 @@ MUST_CHECK int client_open(struct client *client, const char *name, const fero_o
 int client_close(struct client_cache *cache);
 int client_run(struct client *client, int64_t timeout_ms);
 int client_fd(struct client *client);
+void client_on_drain(struct client *client, fero_drain_fn drain, void *ud);
 /* Of the CPU time that this client has used: how much it waited by looking again and again. */
 uint64_t client_spin_ns(const fero_cache *cache);
 

@@ -10,79 +10,29 @@
 #include "base/assert.h"
 #include "engine/client.h"
 #include "engine/error.h"
-
-#define TIMEOUT_MS_DEFAULT 10000
-/* Longer deadlines are this long: eleven days. */
-#define TIMEOUT_MS_MAX 1000000000
-
-/* One request, as it is put together. */
-struct message {
-    uint8_t type; /* enum frame_type or a verb's number */
-    uint8_t value_type;
-    uint16_t slot;
-    fero_slice key;
-    struct bytes value;
-    struct bytes verb;       /* by name, where the node gave it no number */
-    struct bytes extensions; /* the block that says so */
-};
-
-/* What the caller wants to hear of it. */
-struct wish {
-    int32_t want;
-    int64_t timeout_ms;
-    uint32_t deadline_ms; /* the node is told: the caller's own timeout, 0: none */
-    fero_done_fn done;
-    void *ud;
-};
+#include "engine/host.h"
+#include "engine/message.h"
+#include "engine/server.h"
 
 /* ---------------------------------------------------------------------------- the rare cases */
 
-static COLD int not_a_client(const struct client_cache *cache)
-{
-    return error_set(FERO_E_INVAL, cache == NULL ? "the cache is NULL"
-                                                 : "requests are made by clients: open the cache "
-                                                   "with a runtime whose option `client` is 1");
-}
-
-static COLD int key_is_bad(const struct client *client, size_t bytes)
+static COLD int key_is_bad(size_t bytes_max, size_t bytes)
 {
     if (bytes == 0) return error_set(FERO_E_INVAL, "the key is empty");
-    return error_set(FERO_E_TOOBIG, "a key of %zu bytes is over the node's limit of %u", bytes,
-                     client->key_bytes_max);
+    return error_set(FERO_E_TOOBIG, "a key of %zu bytes is over the node's limit of %zu", bytes,
+                     bytes_max);
 }
 
-static COLD int value_is_bad(const struct client *client, const fero_val *value, size_t bytes)
+static COLD int verb_is_bad(size_t bytes)
 {
-    if (value->type < 0 || value->type >= VALUE_TYPES_COUNT)
-        return error_set(FERO_E_TYPE, "value type %d does not exist", value->type);
-    return error_set(FERO_E_TOOBIG, "a value of %zu bytes is over the node's limit of %u", bytes,
-                     client->value_bytes_max);
+    return error_set(FERO_E_INVAL, "a verb of %zu bytes, but it must have 1 to %d", bytes,
+                     FRAME_NAME_BYTES_MAX);
 }
 
 static COLD int frame_is_bad(const struct client *client, size_t bytes)
 {
     return error_set(FERO_E_TOOBIG, "a request of %zu bytes is over the node's limit of %u", bytes,
                      client->frame_bytes_max);
-}
-
-/* A caller's struct of another version: its fields, as far as they go. */
-static COLD int take_wish(struct wish *wish, const fero_wopts *opts)
-{
-    fero_wopts own = {0};
-    if (opts->size < sizeof opts->size)
-        return error_set(FERO_E_INVAL, "fero_wopts.size is %zu: set it to sizeof(fero_wopts)",
-                         opts->size);
-    memcpy(&own, opts, min_u64(opts->size, sizeof own));
-    if (own.want < FERO_NOTHING || own.want > FERO_REPLY)
-        return error_set(FERO_E_INVAL, "want is %d, but must be from 0 to 2", own.want);
-    if (own.timeout_ms < 0 && own.timeout_ms != FERO_OFF)
-        return error_set(FERO_E_INVAL, "timeout_ms is %lld", (long long)own.timeout_ms);
-    *wish = (struct wish){own.want, own.timeout_ms, 0, own.done, own.ud};
-    if (wish->timeout_ms == FERO_OFF || wish->timeout_ms > TIMEOUT_MS_MAX)
-        wish->timeout_ms = TIMEOUT_MS_MAX;
-    else if (own.want == FERO_REPLY)
-        wish->deadline_ms = (uint32_t)own.timeout_ms;
-    return 0;
 }
 
 static COLD int link_is_down(struct client *client, const struct client_link *link)
@@ -161,64 +111,6 @@ static NO_INLINE int take_op(struct client *client, fero_op **op, uint32_t *numb
 
 /* ------------------------------------------------------------------------------ the fast path */
 
-/* Copies like memcpy; keys are short, and a call costs more than their copy. */
-static ALWAYS_INLINE void copy_short(uint8_t *to, const void *from, size_t bytes)
-{
-    const uint8_t *source = from;
-    if (bytes - 8 <= 8) {
-        uint64_t first;
-        uint64_t last;
-        memcpy(&first, source, 8);
-        memcpy(&last, source + bytes - 8, 8);
-        memcpy(to, &first, 8);
-        memcpy(to + bytes - 8, &last, 8);
-    } else if (bytes > 0) {
-        memcpy(to, source, bytes);
-    }
-}
-
-/* Bytes of a value on the wire and where they are. `truth` is room for a boolean. */
-static ALWAYS_INLINE int read_value(struct message *message, const struct client *client,
-                                    const fero_val *value, uint8_t *truth)
-{
-    message->value = (struct bytes){NULL, 0};
-    message->value_type = VALUE_UNDEFINED;
-    if (value == NULL) return 0;
-    message->value_type = (uint8_t)value->type;
-    if (LIKELY(value->type == VALUE_BYTES || value->type == VALUE_STRING ||
-               value->type == VALUE_JSON)) {
-        message->value = (struct bytes){value->s.ptr, value->s.len};
-        if (UNLIKELY(value->s.len > client->value_bytes_max))
-            return value_is_bad(client, value, value->s.len);
-        return 0;
-    }
-    switch ((uint32_t)value->type) {
-    case VALUE_DOUBLE: message->value = (struct bytes){&value->num, 8}; return 0;
-    case VALUE_INT64: message->value = (struct bytes){&value->i64, 8}; return 0;
-    case VALUE_BOOL:
-        *truth = value->i64 != 0;
-        message->value = (struct bytes){truth, 1};
-        return 0;
-    case VALUE_UNDEFINED:
-    case VALUE_NULL: return 0;
-    default: return value_is_bad(client, value, 0);
-    }
-}
-
-static ALWAYS_INLINE int read_wish(struct wish *wish, const fero_wopts *opts)
-{
-    if (opts == NULL) {
-        *wish = (struct wish){.want = FERO_NOTHING};
-        return 0;
-    }
-    bool is_plain = opts->size == sizeof *opts && (uint32_t)opts->want <= FERO_REPLY &&
-                    (uint64_t)opts->timeout_ms <= TIMEOUT_MS_MAX;
-    if (UNLIKELY(!is_plain)) return take_wish(wish, opts);
-    uint32_t deadline_ms = opts->want == FERO_REPLY ? (uint32_t)opts->timeout_ms : 0;
-    *wish = (struct wish){opts->want, opts->timeout_ms, deadline_ms, opts->done, opts->ud};
-    return 0;
-}
-
 static ALWAYS_INLINE struct client_link *link_of_key(struct client *client, fero_slice key,
                                                      uint16_t *slot)
 {
@@ -226,31 +118,6 @@ static ALWAYS_INLINE struct client_link *link_of_key(struct client *client, fero
     if (client->links_count <= 1) return client->links[0];
     *slot = slot_of_key(key.ptr, key.len);
     return client->links[client->slot_link[*slot]];
-}
-
-static ALWAYS_INLINE void encode(uint8_t *to, const struct message *message, uint32_t seq,
-                                 uint16_t cache, int32_t want, size_t length, size_t padded)
-{
-    static const uint64_t zero;
-    struct frame_request header = {
-        .length = (uint32_t)length,
-        .type = message->type,
-        .flags = (uint8_t)(message->value_type | (uint32_t)want << FRAME_WANT_SHIFT |
-                           (message->extensions.size > 0 ? FRAME_EXTENDED : 0)),
-        .key_len = (uint16_t)message->key.len,
-        .cache = cache,
-        .slot = message->slot,
-        .seq = seq};
-    memcpy(to + padded - 8, &zero, 8); /* the padding; what is no padding is written next */
-    memcpy(to, &header, sizeof header);
-    to += sizeof header;
-    if (message->extensions.size > 0) {
-        memcpy(to, message->extensions.data, message->extensions.size);
-        to += message->extensions.size;
-    }
-    copy_short(to, message->key.ptr, message->key.len);
-    if (message->value.size > 0)
-        memcpy(to + message->key.len, message->value.data, message->value.size);
 }
 
 static ALWAYS_INLINE int write_request(struct client_cache *cache, struct client_link *link,
@@ -286,8 +153,8 @@ static ALWAYS_INLINE int write_request(struct client_cache *cache, struct client
         window_list_push(window, &link->acks, seq);
     }
     if (message->type >= FRAME_VERB_FIRST) flight->flags = FLIGHT_NUMBERED;
-    encode(link->backlog.at, message, (uint32_t)seq, cache->numbers[link->index], wish->want,
-           length, padded);
+    message_encode(link->backlog.at, message, (uint32_t)seq, cache->numbers[link->index],
+                   wish->want, length, padded);
     link->backlog.at += padded;
     link->requests++;
     cache->counts.sent++;
@@ -313,7 +180,7 @@ static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link 
                                  fero_op **op)
 {
     struct wish wish = {0};
-    int err = read_wish(&wish, opts);
+    int err = wish_read(&wish, opts);
     if (UNLIKELY(err < 0)) return err;
     /* Whoever waits without saying for what waits for the reply. */
     if (UNLIKELY(op != NULL) && opts == NULL) wish.want = FERO_REPLY;
@@ -329,6 +196,22 @@ static ALWAYS_INLINE bool is_client(const struct client_cache *cache)
     return cache != NULL && cache->head.kind == RUNTIME_CLIENT;
 }
 
+/* The same request by a thread of the node's own program, or to nobody. */
+static NO_INLINE int request_of_server(fero_cache *handle, struct message *message,
+                                       const fero_val *value, const fero_wopts *opts, fero_op **op)
+{
+    const struct server_cache *cache = (const struct server_cache *)handle;
+    uint8_t truth = 0;
+    if (cache == NULL) return error_set(FERO_E_INVAL, "the cache is NULL");
+    const struct shard_options *options = cache->hosts->options;
+    bool may_be_empty = message->type == FRAME_VERB || message->type == FRAME_INFO;
+    if (message->key.len > options->key_bytes_max || (message->key.len == 0 && !may_be_empty))
+        return key_is_bad(options->key_bytes_max, message->key.len);
+    int err = message_read_value(message, (uint32_t)options->value_bytes_max, value, &truth);
+    if (err < 0) return err;
+    return host_request(cache->hosts, cache->definition.number, message, opts, op);
+}
+
 /* A request that must have a key. */
 static ALWAYS_INLINE int request_with_key(fero_cache *handle, uint8_t type, fero_slice key,
                                           const fero_val *value, const fero_wopts *opts,
@@ -337,10 +220,14 @@ static ALWAYS_INLINE int request_with_key(fero_cache *handle, uint8_t type, fero
     struct client_cache *cache = (struct client_cache *)handle;
     struct message message = {.type = type, .key = key};
     uint8_t truth = 0;
-    if (UNLIKELY(!is_client(cache))) return not_a_client(cache);
+    if (UNLIKELY(!is_client(cache))) {
+        message.slot = FRAME_SLOT_ANY;
+        return request_of_server(handle, &message, value, opts, op);
+    }
     struct client *client = cache->client;
-    if (UNLIKELY(key.len - 1 >= client->key_bytes_max)) return key_is_bad(client, key.len);
-    int err = read_value(&message, client, value, &truth);
+    if (UNLIKELY(key.len - 1 >= client->key_bytes_max))
+        return key_is_bad(client->key_bytes_max, key.len);
+    int err = message_read_value(&message, client->value_bytes_max, value, &truth);
     if (UNLIKELY(err < 0)) return err;
     struct client_link *link = link_of_key(client, key, &message.slot);
     return request(cache, link, &message, opts, op);
@@ -396,14 +283,17 @@ int fero_send(fero_cache *handle, fero_slice verb, fero_slice key, const fero_va
 {
     struct client_cache *cache = (struct client_cache *)handle;
     uint8_t truth = 0;
-    if (UNLIKELY(!is_client(cache))) return not_a_client(cache);
+    if (UNLIKELY(verb.len == 0 || verb.len > FRAME_NAME_BYTES_MAX)) return verb_is_bad(verb.len);
+    if (UNLIKELY(!is_client(cache))) {
+        struct message message = {
+            .type = FRAME_VERB, .key = key, .slot = FRAME_SLOT_ANY, .verb = {verb.ptr, verb.len}};
+        return request_of_server(handle, &message, value, opts, op);
+    }
     struct client *client = cache->client;
-    if (UNLIKELY(verb.len == 0 || verb.len > FRAME_NAME_BYTES_MAX))
-        return error_set(FERO_E_INVAL, "a verb of %zu bytes, but it must have 1 to %d", verb.len,
-                         FRAME_NAME_BYTES_MAX);
-    if (UNLIKELY(key.len > client->key_bytes_max)) return key_is_bad(client, key.len);
+    if (UNLIKELY(key.len > client->key_bytes_max))
+        return key_is_bad(client->key_bytes_max, key.len);
     struct message message = {.type = verb_number(cache, verb), .key = key, .slot = FRAME_SLOT_ANY};
-    int err = read_value(&message, client, value, &truth);
+    int err = message_read_value(&message, client->value_bytes_max, value, &truth);
     if (UNLIKELY(err < 0)) return err;
     struct client_link *link =
         key.len > 0 ? link_of_key(client, key, &message.slot) : any_link(client);
@@ -414,7 +304,10 @@ int fero_send(fero_cache *handle, fero_slice verb, fero_slice key, const fero_va
 int fero_ask_info(fero_cache *handle, int32_t shard, const fero_wopts *opts, fero_op **op)
 {
     struct client_cache *cache = (struct client_cache *)handle;
-    if (!is_client(cache)) return not_a_client(cache);
+    if (!is_client(cache)) {
+        struct message info = {.type = FRAME_INFO, .slot = FRAME_SLOT_ANY};
+        return request_of_server(handle, &info, NULL, opts, op);
+    }
     struct client *client = cache->client;
     if (shard < -1 || (shard >= 0 && (uint32_t)shard >= client->links_count))
         return error_set(FERO_E_INVAL, "shard is %d, but must be from 0 to %d, or -1 for any",
@@ -430,8 +323,11 @@ int fero_wait(fero_op *op, int64_t timeout_ms, fero_result *result)
 {
     if (op == NULL || op->is_freed) return error_set(FERO_E_INVAL, "no operation, or a freed one");
     struct client *client = op->ops->client;
-    if (!op->is_done) {
-        ASSERT(client != NULL);
+    if (!op->is_done && client == NULL) {
+        int err = host_wait(op, timeout_ms);
+        if (err < 0) return err;
+    } else if (!op->is_done) {
+        ASSERT(!op->ops->is_left);
         if (client->is_in_turn)
             return error_set(FERO_E_INVAL, "fero_wait cannot be called by a callback");
         uint64_t until_ns = TIME_NEVER;

@@ -25,6 +25,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "engine/client.h"
+#include "engine/result.h"
 
 /* A number this far from the last one on its link would be read wrongly by the node. */
 #define SEQ_DISTANCE_MAX ((uint64_t)1 << 30)
@@ -712,24 +713,6 @@ static COLD int reply_unmatched(struct client_link *link, uint32_t seq)
     return broke(link, "reply to no request", seq, (uint32_t)link->client->window.next);
 }
 
-static bool take_value(fero_val *to, uint8_t type, const uint8_t *data, size_t bytes)
-{
-    if (!value_is_valid((enum value_type)type, data, bytes)) return false;
-    to->type = type;
-    switch ((enum value_type)type) {
-    case VALUE_DOUBLE: memcpy(&to->num, data, sizeof to->num); break;
-    case VALUE_INT64: memcpy(&to->i64, data, sizeof to->i64); break;
-    case VALUE_BOOL: to->i64 = data[0]; break;
-    case VALUE_STRING:
-    case VALUE_JSON:
-    case VALUE_BYTES: to->s = (fero_slice){data, bytes}; break;
-    case VALUE_UNDEFINED:
-    case VALUE_NULL:
-    case VALUE_TYPES_COUNT: break;
-    }
-    return true;
-}
-
 /* Any reply but the plain one. */
 static int64_t on_reply(struct client_link *link, const uint8_t *frame, size_t length)
 {
@@ -756,7 +739,7 @@ static int64_t on_reply(struct client_link *link, const uint8_t *frame, size_t l
         return broke(link, "code of a reply", header.code, 0);
     fero_result result = {.outcome = outcome, .error = -error, .offset = header.offset};
     if ((extensions.present & 1u << EXT_OFFSET) != 0) result.offset = extensions.offset;
-    if (!take_value(&result.value, header.flags & FRAME_VALUE_TYPE, value, bytes))
+    if (!result_value_read(&result.value, header.flags & FRAME_VALUE_TYPE, value, bytes))
         return broke(link, "value of a reply", bytes, header.flags & FRAME_VALUE_TYPE);
     struct flight *flight = window_find(&client->window, header.seq, link->index, &result.seq);
     if (flight == NULL) {

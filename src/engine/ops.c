@@ -6,11 +6,9 @@
 #include "base/bytes.h"
 #include "base/memory.h"
 
-struct ops *ops_make(struct client *client)
+struct ops *ops_make(void)
 {
-    struct ops *ops = memory_take(sizeof *ops);
-    if (ops != NULL) ops->client = client;
-    return ops;
+    return memory_take(sizeof(struct ops));
 }
 
 static void ops_free(struct ops *ops)
@@ -25,7 +23,7 @@ static void ops_free(struct ops *ops)
 void ops_leave(struct ops *ops)
 {
     if (ops == NULL) return;
-    ops->client = NULL;
+    ops->is_left = true;
     if (ops->taken_count == 0) ops_free(ops);
 }
 
@@ -64,7 +62,7 @@ void ops_put(struct fero_op *op)
     ops->taken_count--;
     op->next_free = ops->free;
     ops->free = op;
-    if (ops->client == NULL && ops->taken_count == 0) ops_free(ops);
+    if (ops->is_left && ops->taken_count == 0) ops_free(ops);
 }
 
 struct fero_op *ops_at(const struct ops *ops, uint32_t number)

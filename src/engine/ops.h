@@ -15,6 +15,7 @@
 #define OPS_BLOCKS_MAX 1024
 
 struct client;
+struct host;
 struct ops;
 
 struct fero_op {
@@ -29,7 +30,9 @@ struct fero_op {
 };
 
 struct ops {
-    struct client *client; /* NULL: it has stopped */
+    struct client *client; /* whose they are: a client's, */
+    struct host *host;     /* or a thread's of a server */
+    bool is_left;          /* by those: all that were not done have ended */
     struct fero_op *blocks[OPS_BLOCKS_MAX];
     uint32_t blocks_count;
     uint32_t taken_count;
@@ -37,8 +40,8 @@ struct ops {
 };
 
 /* NULL: no memory. */
-struct ops *ops_make(struct client *client);
-/* The client has stopped: gives the memory back now, or with the last operation. */
+struct ops *ops_make(void);
+/* Their owner has stopped: gives the memory back now, or with the last operation. */
 void ops_leave(struct ops *ops);
 /* A fresh operation, or NULL: no memory, or OPS_BLOCKS_MAX blocks are in use. */
 struct fero_op *ops_take(struct ops *ops);

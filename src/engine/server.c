@@ -42,12 +42,6 @@ struct server_thread {
     char reason[URING_REASON_BYTES];
 };
 
-/* One cache as the public API hands it out. */
-struct server_cache {
-    struct cache_definition definition;
-    struct server *server;
-};
-
 struct server {
     struct runtime_head head;
     struct settings settings;
@@ -58,6 +52,7 @@ struct server {
     uint16_t slot_owner[SLOTS_COUNT];
     struct server_cache *caches[CACHES_MAX];
     uint32_t caches_count;
+    struct hosts hosts;
     struct address listen;
     uint16_t port_last;
     char address[ADDRESS_TEXT_BYTES];
@@ -142,6 +137,7 @@ static void *thread_main(void *argument)
     snprintf(name, sizeof name, "fero-shard-%u", index % 1000);
     pthread_setname_np(pthread_self(), name);
     assert_context_set(name);
+    host_is_shard_thread();
     clockid_t cpu_clock;
     if (pthread_getcpuclockid(pthread_self(), &cpu_clock) == 0)
         thread->shard->cpu_clock = cpu_clock;
@@ -194,17 +190,25 @@ static int command_wait(struct shard *shard)
 
 /* ------------------------------------------------------------------------- start and stop */
 
-static void server_free(struct server *server)
+/* What the shards had. */
+static void free_shards(struct server *server)
 {
     uint32_t shards = server->settings.shard.shards_count;
-    for (uint32_t i = 0; i < server->caches_count; i++)
-        definition_free(&server->caches[i]->definition);
-    for (uint32_t i = 0; i < server->caches_count; i++) memory_put(server->caches[i]);
     for (uint32_t i = 0; i < shards; i++) memory_put(server->shards[i]);
     memory_put(server->threads);
     if (server->mailboxes != NULL) mailboxes_deinit(server->mailboxes, shards);
     memory_put(server->mailboxes);
     memory_put(server->trace.context);
+}
+
+/* The rest, which threads of the program may have looked at until now. */
+static void server_free(struct hosts *hosts)
+{
+    struct server *server = (struct server *)((char *)hosts - offsetof(struct server, hosts));
+    hosts_deinit(hosts);
+    for (uint32_t i = 0; i < server->caches_count; i++)
+        definition_free(&server->caches[i]->definition);
+    for (uint32_t i = 0; i < server->caches_count; i++) memory_put(server->caches[i]);
     memory_put(server);
 }
 
@@ -232,7 +236,25 @@ static int server_allocate(struct server *server, const fero_runtime_opts *opts)
         return err;
     }
     server->mailboxes = mailboxes;
+    for (uint32_t i = 0; i < shards; i++) mailboxes[i].ports = &server->hosts.ports;
+    server->hosts.mailboxes = mailboxes;
     return 0;
+}
+
+static void prepare_hosts(struct server *server)
+{
+    const struct settings *settings = &server->settings;
+    struct hosts *hosts = &server->hosts;
+    /* A thread that spins should not take the processor from the shard it waits for. */
+    bool is_crowded = settings->shard.shards_count >= settings->cpus.count;
+    hosts->hosts_max = settings->threads_max;
+    hosts->spin_ns_max = is_crowded ? min_u64(settings->shard.spin_ns_max, SPIN_NS_CROWDED)
+                                    : settings->shard.spin_ns_max;
+    hosts->options = &settings->shard;
+    hosts->shards = server->shards;
+    hosts->slot_owner = server->slot_owner;
+    hosts->free = server_free;
+    hosts_init(hosts);
 }
 
 static void stop_threads(struct server *server, uint64_t drain_ns)
@@ -242,6 +264,7 @@ static void stop_threads(struct server *server, uint64_t drain_ns)
         if (server->threads[i].started) command_post(server->shards[i], COMMAND_STOP, &drain_ns);
     for (uint32_t i = 0; i < shards; i++)
         if (server->threads[i].started) wait_for(&server->threads[i].stopped);
+    hosts_end(&server->hosts);
     /* Only now: until all have stopped, any of them may wake any other. */
     for (uint32_t i = 0; i < shards; i++)
         if (server->threads[i].started) sem_post(&server->threads[i].leave);
@@ -285,10 +308,12 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
         return err;
     }
     deal_slots(server);
+    prepare_hosts(server);
     if (server_allocate(server, opts) < 0) {
         err =
             error_set(FERO_E_NOMEM, "no memory for %u shards", server->settings.shard.shards_count);
-        server_free(server);
+        free_shards(server);
+        hosts_leave(&server->hosts);
         return err;
     }
     for (uint32_t i = 0; i < server->settings.shard.shards_count; i++) {
@@ -297,7 +322,8 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
         error_set(err == -EADDRINUSE ? FERO_E_EXISTS : FERO_E_SYS, "%s",
                   server->threads[i].reason[0] != 0 ? server->threads[i].reason : strerror(-err));
         stop_threads(server, SERVER_DRAIN_NS);
-        server_free(server);
+        free_shards(server);
+        hosts_leave(&server->hosts);
         return err == -EADDRINUSE ? FERO_E_EXISTS : FERO_E_SYS;
     }
     *out = server;
@@ -306,8 +332,11 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
 
 int server_stop(struct server *server, uint64_t drain_ns)
 {
+    int err = hosts_close(&server->hosts);
+    if (err < 0) return err;
     stop_threads(server, drain_ns);
-    server_free(server);
+    free_shards(server);
+    hosts_leave(&server->hosts);
     return 0;
 }
 
@@ -335,7 +364,9 @@ static int open_new(struct server *server, const char *name, const fero_opts *op
         return error_set(FERO_E_NOMEM, "a node has at most %d caches", CACHES_MAX);
     struct server_cache *cache = memory_take(sizeof *cache);
     if (cache == NULL) return error_set(FERO_E_NOMEM, "no memory for cache %s", name);
+    cache->head.kind = RUNTIME_SERVER;
     cache->server = server;
+    cache->hosts = &server->hosts;
     int err = definition_make(&cache->definition, name, server->caches_count, opts, cache);
     if (err < 0) goto free_cache;
     err = open_on_shards(server, cache);
@@ -383,4 +414,9 @@ int64_t server_info(struct server *server, char *buffer, size_t bytes)
 const char *server_address(const struct server *server)
 {
     return server->address;
+}
+
+struct hosts *server_hosts(struct server *server)
+{
+    return &server->hosts;
 }

@@ -17,10 +17,9 @@
 #define VALUE_DEFAULT (1 * MIB)
 #define WINDOW_BYTES_DEFAULT (4 * MIB)
 #define LANE_DEFAULT (1 * MIB)
+#define THREADS_DEFAULT 64
 #define CONNECTIONS_DEFAULT_MAX 65536
 #define SPIN_NS_DEFAULT (200 * NS_PER_US)
-/* Of adaptive waiting where there are more shards than processors. */
-#define SPIN_NS_CROWDED (5 * NS_PER_US)
 #define GREETING_NS (2 * NS_PER_S)
 /* Descriptors that are not connections: rings, events, files. */
 #define DESCRIPTORS_SPARE 64
@@ -118,6 +117,12 @@ static int take_sizes(struct settings *settings, const fero_runtime_opts *opts,
                     min_u64(connections_max, CONNECTIONS_DEFAULT_MAX),
                     &(struct range){"connections.max", 1, connections_max})) < 0)
         return err;
+    uint64_t threads = 0;
+    if (opts->threads_max != FERO_OFF &&
+        (err = take(&threads, opts->threads_max, THREADS_DEFAULT,
+                    &(struct range){"threads.max", 1, PORTS_MAX})) < 0)
+        return err;
+    settings->threads_max = (uint32_t)threads;
     shard->outbox_bytes_max = (size_t)outbox;
     shard->unbatched = opts->outbox_max_bytes == FERO_OFF;
     shard->key_bytes_max = (size_t)key;

@@ -8,9 +8,13 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/clock.h"
 #include "base/cpus.h"
 #include "fero.h"
 #include "shard/shard.h"
+
+/* Of adaptive waiting where there are more threads than processors. */
+#define SPIN_NS_CROWDED (5 * NS_PER_US)
 
 struct settings {
     struct shard_options shard; /* per shard */
@@ -20,6 +24,7 @@ struct settings {
     uint16_t port_first;
     uint16_t port_last;
     uint32_t io_features;
+    uint32_t threads_max; /* of the program, that may make requests */
 };
 
 /*

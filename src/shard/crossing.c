@@ -21,25 +21,24 @@
 #include "base/memory.h"
 #include "shard/bundle.h"
 
-struct mail_block {
-    uint8_t *data;
-    uint64_t bytes;
-};
-
 struct mail_adopt {
     struct mail mail;
     int32_t fd;
     uint32_t bytes;
 };
 
-/* What wrapping may waste at the end of a lane, on either side. */
-#define LANE_SLACK_BYTES (2 * (CROSSING_INLINE_BYTES_MAX + 256))
 /* What a link that may go on is taken to send at once. */
 #define RESUMED_BYTES (64 * KIB)
 
 static uint16_t promise_of(const struct request *request)
 {
     return (uint16_t)((request_reply_bytes_max(request) + PROMISE_UNIT - 1) / PROMISE_UNIT);
+}
+
+uint16_t crossing_promise(uint8_t frame_type, uint8_t want)
+{
+    struct request request = {.frame_type = frame_type, .want = want};
+    return promise_of(&request);
 }
 
 static size_t lane_half(const struct shard *shard)
@@ -169,7 +168,7 @@ bool crossing_is_quiet(const struct shard *shard)
 uint8_t *crossing_reply_room(struct request_context *context, size_t bytes)
 {
     struct mail_reply *reply = (struct mail_reply *)context->mail;
-    struct lane *lane = context->shard->mailbox->out[context->from_shard];
+    struct lane *lane = mailbox_out(context->shard->mailbox, context->from);
     size_t room = context->mail->bytes - sizeof *reply;
     if (LIKELY(bytes <= room)) {
         lane_shrink(lane, context->mail, sizeof *reply + bytes);
@@ -190,6 +189,12 @@ struct incoming {
     uint8_t *block;                    /* to be freed */
 };
 
+/* Threads of the program ask for INFO, and for verbs without a key, too. */
+static bool is_keyed(const struct request *request)
+{
+    return request->error == 0 && request->store.key_len > 0 && request->cache != NULL;
+}
+
 /* It was checked by the shard that sent it. */
 static void incoming_decode(struct incoming *incoming, struct shard *shard,
                             const struct mail_request *head, const uint8_t *frame,
@@ -207,7 +212,7 @@ static void incoming_decode(struct incoming *incoming, struct shard *shard,
     request->promise = head->mail.small;
     incoming->claim = &head->claim;
     incoming->block = NULL;
-    if (request->error == 0) store_prefetch(&request->cache->store, &request->store);
+    if (is_keyed(request)) store_prefetch(&request->cache->store, &request->store);
 }
 
 static void incoming_open(struct incoming *incoming, struct shard *shard, const struct mail *mail)
@@ -233,7 +238,7 @@ static void apply_with_reply(struct incoming *incoming, struct shard *shard, uin
 {
     struct request *request = &incoming->request;
     struct request_context context = {
-        .shard = shard, .request = request, .mail = reply_mail, .from_shard = from};
+        .shard = shard, .request = request, .mail = reply_mail, .from = from};
     request->session = crossing_session(shard, incoming->claim);
     if (reply_mail != NULL) {
         struct mail_reply *reply = (struct mail_reply *)reply_mail;
@@ -255,8 +260,8 @@ static void incoming_apply(struct incoming *incoming, struct shard *shard, uint3
     size_t bytes = promise_mail_bytes(incoming->request.promise);
     struct mail *reply = NULL;
     if (bytes > 0) {
-        reply = mailbox_try_push(shard->mailbox, from, bytes, MAIL_REPLY);
-        ASSERT(reply != NULL); /* promised by lane_allows */
+        reply = mailbox_try_push_to(shard->mailbox, from, bytes, MAIL_REPLY);
+        ASSERT(reply != NULL); /* promised by lane_allows, or by the port */
     }
     apply_with_reply(incoming, shard, from, reply);
 }
@@ -264,7 +269,7 @@ static void incoming_apply(struct incoming *incoming, struct shard *shard, uint3
 static void incoming_probe(struct incoming *incoming)
 {
     struct request *request = &incoming->request;
-    if (request->error == 0) store_probe(&request->cache->store, &request->store);
+    if (is_keyed(request)) store_probe(&request->cache->store, &request->store);
 }
 
 void crossing_apply(struct shard *shard, uint32_t from, const struct mail_request *head,
@@ -282,7 +287,7 @@ void crossing_apply(struct shard *shard, uint32_t from, const struct mail_reques
 static void drain_requests(struct shard *shard, uint32_t from)
 {
     struct incoming incoming[RUN_MAX];
-    struct lane *lane = shard->mailbox->in[from];
+    struct lane *lane = mailbox_in(shard->mailbox, from);
     unsigned taken = 0;
     const struct mail *mail;
     while (taken < RUN_MAX && (mail = lane_peek(lane)) != NULL &&
@@ -368,9 +373,9 @@ void crossing_adopt(struct shard *shard, uint32_t to, int fd, const uint8_t *dat
     memcpy(adopt + 1, data, size);
 }
 
-static void drain_lane(struct shard *shard, uint32_t from)
+void crossing_take(struct shard *shard, uint32_t from)
 {
-    struct lane *lane = shard->mailbox->in[from];
+    struct lane *lane = mailbox_in(shard->mailbox, from);
     const struct mail *mail;
     while ((mail = lane_peek(lane)) != NULL) {
         switch ((enum mail_kind)mail->kind) {
@@ -394,7 +399,9 @@ static void drain_lane(struct shard *shard, uint32_t from)
 void crossing_drain(struct shard *shard)
 {
     for (uint32_t from = 0; from < shard->options->shards_count; from++)
-        if (from != shard->index) drain_lane(shard, from);
+        if (from != shard->index) crossing_take(shard, from);
+    uint32_t ports = mailbox_ports_count(shard->mailbox);
+    for (uint32_t i = 0; i < ports; i++) crossing_take(shard, FROM_PORTS + i);
 }
 
 static void mail_discard(const struct mail *mail)
@@ -408,12 +415,15 @@ static void mail_discard(const struct mail *mail)
     if (mail->kind == MAIL_ADOPT) close(((const struct mail_adopt *)mail)->fd);
 }
 
+void lane_discard(struct lane *lane)
+{
+    if (lane->memory == NULL) return;
+    for (const struct mail *mail; (mail = lane_peek(lane)) != NULL; lane_pop(lane))
+        mail_discard(mail);
+}
+
 void crossing_discard(struct shard *shard)
 {
-    for (uint32_t from = 0; from < shard->options->shards_count; from++) {
-        struct lane *lane = shard->mailbox->in[from];
-        if (from == shard->index) continue;
-        for (const struct mail *mail; (mail = lane_peek(lane)) != NULL; lane_pop(lane))
-            mail_discard(mail);
-    }
+    for (uint32_t from = 0; from < shard->options->shards_count; from++)
+        if (from != shard->index) lane_discard(shard->mailbox->in[from]);
 }

@@ -12,6 +12,9 @@
 /* Frames and replies up to this size travel inside their mail, larger ones as a block. */
 #define CROSSING_INLINE_BYTES_MAX 4096
 
+/* What wrapping may waste at the end of a lane, on either side. */
+#define LANE_SLACK_BYTES (2 * (CROSSING_INLINE_BYTES_MAX + 256))
+
 enum mail_kind {
     MAIL_REQUEST = 1,       /* struct mail_request, then the frame */
     MAIL_REQUEST_BLOCK = 2, /* struct mail_request, then struct mail_block */
@@ -41,6 +44,17 @@ struct mail_reply {
     uint32_t generation;
 };
 
+/* What is too large for a mail, on the heap; it goes with the mail. */
+struct mail_block {
+    uint8_t *data;
+    uint64_t bytes;
+};
+
+/* The promise of the reply to such a request. */
+uint16_t crossing_promise(uint8_t frame_type, uint8_t want);
+/* Lets go of what is in a lane that nobody uses any more. */
+void lane_discard(struct lane *lane);
+
 /* Bytes of the reply's mail at most; 0: there will be no reply. */
 static inline size_t promise_mail_bytes(uint16_t promise)
 {
@@ -65,6 +79,9 @@ bool crossing_may_resume(struct shard *shard, uint32_t to);
 
 /* The session that a request of a lane names, and that lives here too; NULL: none, or no memory. */
 struct session *crossing_session(struct shard *shard, const struct session_claim *claim);
+
+/* Takes the mail of one shard or port. */
+void crossing_take(struct shard *shard, uint32_t from);
 
 /* Applies a single request of the lane from `from`, whose head may be made up, and replies. */
 void crossing_apply(struct shard *shard, uint32_t from, const struct mail_request *head,

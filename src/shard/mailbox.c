@@ -32,6 +32,13 @@
  * 0. A wake may be needless, when both sides saw each other and the sleeper took its announcement
  * back; it then ends the next sleep early, and the loop goes round once for nothing.
  *
+ * Threads of the program are senders and sleepers by the same steps (port.c). A port that is new to
+ * a shard is found by `fresh`, which grows before the port's first PUBLISH and is loaded first in
+ * LOOK_AGAIN: by 2, whoever passed LOOK_AGAIN without seeing the port announced before FENCE. A port
+ * blocks on the word `sleeping` itself, and CLAIM changes it, so the kernel remembers the wake-up by
+ * the word: who comes to sleep on a 0 does not. One that is polled instead has an eventfd as well.
+ * A node that stops is a sender to its ports, and what it publishes is `gone`.
+ *
  * What breaks it: leaving out either barrier (a store may wait in the store buffer while a later
  * load runs ahead of it, on x86 too), announcing after the last look, publishing after the look, a
  * swap that is not atomic, a wake that is not remembered. tests/unit/test_wakeup_model.c follows
@@ -56,6 +63,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/ck.h"
 #include "base/memory.h"
 
@@ -121,10 +129,40 @@ static uint32_t take_first(uint64_t *set)
     return first;
 }
 
+bool mailbox_claim(struct mailbox *mailbox)
+{
+    if (load_acquire_u32(&mailbox->sleeping) == 0) return false; /* LOOK */
+    return swap_if_u32(&mailbox->sleeping, 1, 0);                /* CLAIM */
+}
+
+/* Calls `visit` for each port with unpublished mail; true: there was one. */
+static bool each_dirty_port(const struct mailbox *mailbox,
+                            void (*visit)(const struct mailbox *mailbox, struct port *port))
+{
+    bool any = false;
+    for (uint32_t i = 0; i < ARRAY_COUNT(mailbox->dirty_ports); i++) {
+        for (uint64_t left = mailbox->dirty_ports[i]; left != 0; any = true)
+            visit(mailbox, mailbox->ports->ports[i * 64 + take_first(&left)]);
+    }
+    return any;
+}
+
+static void publish_to_port(const struct mailbox *mailbox, struct port *port)
+{
+    lane_publish(&port->lanes[mailbox->index].out); /* PUBLISH */
+}
+
+static void wake_port(const struct mailbox *mailbox, struct port *port)
+{
+    (void)mailbox;
+    port_wake(port); /* LOOK, CLAIM, WAKE */
+}
+
 uint64_t mailbox_publish(struct mailbox *mailbox)
 {
     uint64_t dirty = mailbox->dirty;
-    if (dirty == 0) return 0;
+    bool has_ports = mailbox->ports != NULL && each_dirty_port(mailbox, publish_to_port);
+    if (dirty == 0 && !has_ports) return 0;
     mailbox->dirty = 0;
 
     for (uint64_t left = dirty; left != 0;) {
@@ -135,11 +173,13 @@ uint64_t mailbox_publish(struct mailbox *mailbox)
     uint64_t wake = 0;
     for (uint64_t left = dirty; left != 0;) {
         uint32_t to = take_first(&left);
-        uint32_t *sleeping = &mailbox->peers[to]->sleeping;
-        if (load_acquire_u32(sleeping) == 0) continue;              /* LOOK */
-        if (swap_if_u32(sleeping, 1, 0)) wake |= (uint64_t)1 << to; /* CLAIM */
+        if (mailbox_claim(mailbox->peers[to])) wake |= (uint64_t)1 << to;
     }
     mailbox->wakes += (uint64_t)__builtin_popcountll(wake);
+    if (has_ports) {
+        each_dirty_port(mailbox, wake_port);
+        memset(mailbox->dirty_ports, 0, sizeof mailbox->dirty_ports);
+    }
     return wake;
 }
 
@@ -147,6 +187,10 @@ bool mailbox_has_mail(const struct mailbox *mailbox)
 {
     for (uint32_t from = 0; from < mailbox->shards_count; from++) {
         if (from != mailbox->index && lane_has_mail(mailbox->in[from])) return true;
+    }
+    uint32_t ports = mailbox_ports_count(mailbox);
+    for (uint32_t i = 0; i < ports; i++) {
+        if (lane_has_mail(mailbox_in(mailbox, FROM_PORTS + i))) return true;
     }
     return false;
 }

@@ -45,7 +45,7 @@ struct request_context {
     struct caller *caller; /* NULL: over a lane */
     struct request *request;
     struct mail *mail; /* over a lane: the reply's, pushed before the request is applied */
-    uint32_t from_shard;
+    uint32_t from;     /* over a lane: the shard, or FROM_PORTS and a port */
     bool replied;
 };
 

@@ -90,8 +90,6 @@ static void a_cache_is_opened_once(void **unused)
     assert_ptr_not_equal(first, other);
     assert_int_equal(fero_open(rt, "", NULL, &other), FERO_E_INVAL);
     assert_int_equal(fero_close(first), 0);
-    /* Requests are a client's to make. */
-    assert_int_equal(fero_get(first, fero_str("28"), NULL, NULL), FERO_E_INVAL);
     assert_int_equal(fero_shards(first), 0);
     assert_int_equal(fero_stop(rt, 0), 0);
 }

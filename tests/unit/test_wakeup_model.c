@@ -22,6 +22,13 @@
  *   BLOCK        the same, in the kernel, until a wake is pending
  *   AWAKE        mailbox_awake: store_release_u32(&sleeping, 0)        plain store
  *
+ * Threads of the program (src/shard/port.c) take the same steps, with two differences:
+ *
+ *   REGISTER     ports_add: `fresh`, before the first PUBLISH             plain store
+ *                DRAIN and LOOK_AGAIN load it before the lane's tail
+ *   WAKE         port_wake: a futex, which wakes a sleeper that is in BLOCK and is not remembered;
+ *   ENTER        port_block: the kernel compares `sleeping` and goes to BLOCK where it is still 1
+ *
  * What must hold:
  *
  *   no lost wake   Never is the sleeper in ENTER or BLOCK with mail unread, published or in a store
@@ -54,10 +61,13 @@ enum bug {
     BUG_PUBLISH_AFTER_LOOK,   /* FENCE, LOOK, CLAIM, WAKE, then PUBLISH */
     BUG_CLAIM_NOT_ATOMIC,     /* CLAIM is a plain store after LOOK */
     BUG_WAKE_NOT_REMEMBERED,  /* WAKE of a sleeper that is not yet in BLOCK has no effect */
+    BUG_WORD_NOT_COMPARED,    /* the same of a sleep on a word, which ENTER does not compare */
+    BUG_REGISTER_LATE,        /* REGISTER behind the first LOOK */
 };
 
 enum step {
     /* A sender's. */
+    REGISTER,
     PUBLISH,
     FENCE,
     LOOK,
@@ -75,11 +85,13 @@ enum step {
 };
 
 static const char *const step_names[] = {
-    [PUBLISH] = "PUBLISH",     [FENCE] = "FENCE",       [LOOK] = "LOOK",
-    [CLAIM] = "CLAIM",         [WAKE] = "WAKE",         [DONE] = "DONE",
-    [DRAIN] = "DRAIN",         [ANNOUNCE] = "ANNOUNCE", [LOOK_AGAIN] = "LOOK_AGAIN",
-    [TAKE_BACK] = "TAKE_BACK", [ENTER] = "ENTER",       [BLOCK] = "BLOCK",
-    [AWAKE] = "AWAKE",
+    [REGISTER] = "REGISTER",   [PUBLISH] = "PUBLISH",
+    [FENCE] = "FENCE",         [LOOK] = "LOOK",
+    [CLAIM] = "CLAIM",         [WAKE] = "WAKE",
+    [DONE] = "DONE",           [DRAIN] = "DRAIN",
+    [ANNOUNCE] = "ANNOUNCE",   [LOOK_AGAIN] = "LOOK_AGAIN",
+    [TAKE_BACK] = "TAKE_BACK", [ENTER] = "ENTER",
+    [BLOCK] = "BLOCK",         [AWAKE] = "AWAKE",
 };
 
 #define SENDERS_MAX 2
@@ -88,7 +100,8 @@ static const char *const step_names[] = {
 
 /* Variables of the shared memory: the tail of sender i's lane is variable i. */
 #define SLEEPING SENDERS_MAX
-#define VARIABLES_COUNT (SENDERS_MAX + 1)
+#define FRESH (SENDERS_MAX + 1) /* of the last sender, where it registers */
+#define VARIABLES_COUNT (SENDERS_MAX + 2)
 
 struct thread {
     uint8_t step;
@@ -108,7 +121,8 @@ struct state {
     uint8_t read[SENDERS_MAX];          /* mails that DRAIN found */
     struct thread threads[THREADS_MAX]; /* the sleeper is the last */
 };
-_Static_assert(sizeof(struct state) == 6 + 2 * SENDERS_MAX + THREADS_MAX * sizeof(struct thread),
+_Static_assert(sizeof(struct state) ==
+                   VARIABLES_COUNT + 3 + 2 * SENDERS_MAX + THREADS_MAX * sizeof(struct thread),
                "states are compared as bytes");
 
 /* What the search passed through: a model that never sleeps would prove nothing. */
@@ -134,6 +148,8 @@ struct found {
 
 struct search {
     enum bug bug;
+    bool registers; /* the last sender */
+    bool on_word;   /* the sleeper sleeps on the word, and nothing else remembers a wake */
     uint32_t senders_count;
     uint32_t mails_count; /* of each sender */
     uint32_t saw;
@@ -189,8 +205,15 @@ static bool flush_one(struct state *state, struct thread *thread)
 
 /* ---- A sender: mailbox_publish and the wake ------------------------------------------------- */
 
+static bool is_newcomer(const struct search *search, uint32_t sender)
+{
+    return search->registers && sender == search->senders_count - 1;
+}
+
 static enum step after_wake(const struct search *search, const struct state *state, uint32_t sender)
 {
+    if (search->bug == BUG_REGISTER_LATE && is_newcomer(search, sender) && state->sent[sender] == 1)
+        return REGISTER;
     if (search->bug == BUG_PUBLISH_AFTER_LOOK) return PUBLISH;
     return state->sent[sender] == search->mails_count ? DONE : PUBLISH;
 }
@@ -222,6 +245,12 @@ static enum step claim(struct search *search, struct state *state, struct thread
 static void wake(struct search *search, struct state *state)
 {
     enum step asleep = sleeper_of(search, state)->step;
+    if (search->on_word) {
+        if (asleep == BLOCK) sleeper_of(search, state)->step = AWAKE;
+        if (asleep == ENTER) search->saw |= SAW_WAKE_BEFORE_BLOCK;
+        if (asleep == TAKE_BACK) search->saw |= SAW_BOTH;
+        return;
+    }
     if (search->bug == BUG_WAKE_NOT_REMEMBERED && asleep != BLOCK) return;
     if (asleep == ENTER) search->saw |= SAW_WAKE_BEFORE_BLOCK;
     if (asleep == TAKE_BACK) search->saw |= SAW_BOTH;
@@ -234,6 +263,11 @@ static bool sender_moves(struct search *search, struct state *state, uint32_t se
     struct thread *thread = &state->threads[sender];
     bool drained = thread->stores_count == 0;
     switch (thread->step) {
+    case REGISTER:
+        if (!can_store(thread)) return false;
+        store(thread, FRESH, 1);
+        thread->step = state->sent[sender] == search->mails_count ? DONE : PUBLISH;
+        return true;
     case PUBLISH:
         if (!can_store(thread)) return false;
         state->sent[sender]++;
@@ -290,8 +324,9 @@ static bool announce(struct search *search, struct state *state, struct thread *
 /* The load of one lane's tail, in DRAIN or in LOOK_AGAIN. */
 static void look_at_lane(struct search *search, struct state *state, struct thread *thread)
 {
+    bool is_known = !is_newcomer(search, thread->lane) || load(state, thread, FRESH) != 0;
     uint8_t tail = load(state, thread, thread->lane);
-    bool has_mail = tail != state->read[thread->lane];
+    bool has_mail = is_known && tail != state->read[thread->lane];
     bool drains = thread->step == DRAIN;
     if (has_mail && drains) state->read[thread->lane] = tail;
     if (has_mail && !drains) {
@@ -320,7 +355,11 @@ static bool sleeper_moves(struct search *search, struct state *state)
         store(thread, SLEEPING, 0);
         thread->step = DRAIN;
         return true;
-    case ENTER: thread->step = BLOCK; return true;
+    case ENTER:
+        thread->step = BLOCK;
+        if (search->on_word && state->memory[SLEEPING] == 0 && search->bug != BUG_WORD_NOT_COMPARED)
+            thread->step = AWAKE;
+        return true;
     case BLOCK:
         if (state->wakes_pending == 0) return false;
         state->wakes_pending = 0;
@@ -354,6 +393,8 @@ static bool has_unread_mail(const struct search *search, const struct state *sta
 static bool has_wake_on_its_way(const struct search *search, const struct state *state)
 {
     if (state->wakes_pending > 0) return true;
+    bool is_entering = state->threads[search->senders_count].step == ENTER;
+    if (search->on_word && is_entering && state->memory[SLEEPING] == 0) return true;
     for (uint32_t i = 0; i < search->senders_count; i++) {
         enum step step = state->threads[i].step;
         if (step == FENCE || step == LOOK || step == CLAIM || step == WAKE) return true;
@@ -428,6 +469,8 @@ static void search_all(struct search *search)
     struct state start = {.other_ends_left = 2};
     for (uint32_t i = 0; i < search->senders_count; i++) {
         start.threads[i].step = search->bug == BUG_PUBLISH_AFTER_LOOK ? FENCE : PUBLISH;
+        if (is_newcomer(search, i) && search->bug != BUG_REGISTER_LATE)
+            start.threads[i].step = REGISTER;
     }
     sleeper_of(search, &start)->step = DRAIN;
     keep(search, &start, UINT32_MAX);
@@ -461,17 +504,26 @@ static void print_path(const struct search *search)
     }
 }
 
+enum kind {
+    PLAIN,
+    REGISTERS, /* the last sender is a port that is new */
+    ON_WORD    /* the sleeper is a port */
+};
+
 struct config {
     enum bug bug;
     uint32_t senders_count;
     uint32_t mails_count;
     enum verdict expected;
+    enum kind kind;
 };
 
 static void check(const struct config *config)
 {
     struct search search = {
         .bug = config->bug,
+        .registers = config->kind == REGISTERS,
+        .on_word = config->kind == ON_WORD,
         .senders_count = config->senders_count,
         .mails_count = config->mails_count,
     };
@@ -494,17 +546,43 @@ static void no_wake_is_lost_and_none_is_doubled(void **unused)
 {
     (void)unused;
     static const struct config configs[] = {
-        {BUG_NONE, 1, 1, HOLDS}, {BUG_NONE, 1, 2, HOLDS}, {BUG_NONE, 1, 4, HOLDS},
-        {BUG_NONE, 2, 1, HOLDS}, {BUG_NONE, 2, 2, HOLDS}, {BUG_NONE, 2, 3, HOLDS},
+        {BUG_NONE, 1, 1, HOLDS, PLAIN}, {BUG_NONE, 1, 2, HOLDS, PLAIN},
+        {BUG_NONE, 1, 4, HOLDS, PLAIN}, {BUG_NONE, 2, 1, HOLDS, PLAIN},
+        {BUG_NONE, 2, 2, HOLDS, PLAIN}, {BUG_NONE, 2, 3, HOLDS, PLAIN},
     };
     for (size_t i = 0; i < ARRAY_COUNT(configs); i++) check(&configs[i]);
+}
+
+static void threads_of_the_program_lose_none_either(void **unused)
+{
+    (void)unused;
+    for (uint32_t senders = 1; senders <= SENDERS_MAX; senders++) {
+        for (uint32_t mails = 1; mails <= 3; mails++) {
+            check(&(struct config){BUG_NONE, senders, mails, HOLDS, REGISTERS});
+            check(&(struct config){BUG_NONE, senders, mails, HOLDS, ON_WORD});
+        }
+    }
+}
+
+static void a_port_that_is_shown_late_is_found(void **unused)
+{
+    (void)unused;
+    for (uint32_t senders = 1; senders <= SENDERS_MAX; senders++)
+        check(&(struct config){BUG_REGISTER_LATE, senders, 2, LOST_WAKE, REGISTERS});
+}
+
+static void a_word_that_is_not_compared_is_found(void **unused)
+{
+    (void)unused;
+    for (uint32_t senders = 1; senders <= SENDERS_MAX; senders++)
+        check(&(struct config){BUG_WORD_NOT_COMPARED, senders, 1, LOST_WAKE, ON_WORD});
 }
 
 static void check_bug(enum bug bug, enum verdict expected)
 {
     for (uint32_t senders = 1; senders <= SENDERS_MAX; senders++) {
         for (uint32_t mails = 1; mails <= 2; mails++) {
-            check(&(struct config){bug, senders, mails, expected});
+            check(&(struct config){bug, senders, mails, expected, PLAIN});
         }
     }
 }
@@ -542,14 +620,17 @@ static void a_wake_that_is_not_remembered_is_found(void **unused)
 static void a_claim_that_is_not_atomic_is_found(void **unused)
 {
     (void)unused;
-    check(&(struct config){BUG_CLAIM_NOT_ATOMIC, 2, 1, TWO_WAKES});
-    check(&(struct config){BUG_CLAIM_NOT_ATOMIC, 2, 2, TWO_WAKES});
+    check(&(struct config){BUG_CLAIM_NOT_ATOMIC, 2, 1, TWO_WAKES, PLAIN});
+    check(&(struct config){BUG_CLAIM_NOT_ATOMIC, 2, 2, TWO_WAKES, PLAIN});
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_wake_is_lost_and_none_is_doubled),
+        cmocka_unit_test(threads_of_the_program_lose_none_either),
+        cmocka_unit_test(a_port_that_is_shown_late_is_found),
+        cmocka_unit_test(a_word_that_is_not_compared_is_found),
         cmocka_unit_test(a_sender_without_fence_is_found),
         cmocka_unit_test(a_sleeper_without_fence_is_found),
         cmocka_unit_test(a_look_before_the_announcement_is_found),

@@ -1,0 +1,704 @@
+/*
+ * A request of a thread of the program goes to the owner of its key as a frame in the thread's lane
+ * there, as one of another shard would, and its answer comes back in the lane of the opposite
+ * direction. So shards know nothing of who asks, and nothing is shared but the lanes.
+ *
+ * A request is pushed only if its answer is sure to find room: the thread counts the bytes that are
+ * promised of each lane. Requests are published at once, by themselves; those that callbacks make,
+ * together. Requests are never sent again, so they need no session and are not remembered.
+ *
+ * Stopping. A node must not let go of its shards while a thread looks at them, and a thread must
+ * not wait for a lock in each call. So a thread says that it calls (`busy`, with a full barrier),
+ * then looks whether the node has closed; the node closes (with a full barrier), then looks who
+ * calls. One of the two sees the other: it is the wake-up protocol's proof again (mailbox.c).
+ */
+#include "engine/host.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/memory.h"
+#include "engine/result.h"
+#include "net/io.h"
+#include "ring/slot.h"
+#include "shard/crossing.h"
+#include "shard/mailbox.h"
+
+/* How often the thread that stops a node looks whether the others have left. */
+#define LEAVE_POLL_NS (50 * NS_PER_US)
+/* Nobody tells a thread that a lane has room again: it looks this often. */
+#define ROOM_POLL_NS (100 * NS_PER_US)
+#define ROOM_POLL_FD_NS NS_PER_MS
+#define SPIN_LOOKS 64
+#define SPIN_NS_MIN (5 * NS_PER_US)
+
+static _Thread_local struct host *first_here; /* of all nodes */
+static _Thread_local bool is_shard_thread;
+static pthread_key_t thread_end_key;
+static pthread_once_t thread_end_once = PTHREAD_ONCE_INIT;
+static bool thread_end_known;
+
+/* ----------------------------------------------------------------------------------- flights */
+
+/* NULL: the window is full. */
+static struct host_flight *flight_take(struct host *host)
+{
+    uint32_t index = host->flights_free;
+    struct host_flight *flight;
+    if (index != 0) {
+        flight = &host->flights[index - 1];
+        host->flights_free = flight->op;
+    } else if (host->flights_fresh < host->hosts->options->window_requests) {
+        flight = &host->flights[host->flights_fresh++];
+    } else {
+        return NULL;
+    }
+    flight->generation++;
+    ASSERT((flight->generation & 1) == 1);
+    host->flights_count++;
+    return flight;
+}
+
+static void flight_put(struct host *host, struct host_flight *flight)
+{
+    ASSERT((flight->generation & 1) == 1);
+    flight->generation++;
+    flight->op = host->flights_free;
+    host->flights_free = (uint32_t)(flight - host->flights) + 1;
+    host->flights_count--;
+}
+
+/* The request ends: its place is free, then whoever waits is told. */
+static void flight_end(struct host *host, struct host_flight *flight, fero_result *result,
+                       bool calls_back)
+{
+    struct host_flight ended = *flight;
+    result->seq = ended.seq;
+    flight_put(host, flight);
+    host->finished++;
+    if (ended.op != 0) op_finish(ops_at(host->ops, ended.op), result);
+    if (ended.done != NULL && calls_back) ended.done(result, ended.ud);
+}
+
+/* Ends those whose deadline is not after `now_ns`. */
+static void end_late(struct host *host, uint64_t now_ns, int error, bool calls_back)
+{
+    uint64_t due_ns = TIME_NEVER;
+    host->due_ns = TIME_NEVER; /* callbacks may make requests, which lower it */
+    for (uint32_t i = 0; i < host->flights_fresh; i++) {
+        struct host_flight *flight = &host->flights[i];
+        if ((flight->generation & 1) == 0) continue;
+        if (flight->deadline_ns > now_ns) {
+            due_ns = min_u64(due_ns, flight->deadline_ns);
+            continue;
+        }
+        fero_result result = {.outcome = FERO_OUTCOME_UNKNOWN, .error = error};
+        flight_end(host, flight, &result, calls_back);
+    }
+    host->due_ns = min_u64(host->due_ns, due_ns);
+}
+
+/* ------------------------------------------------------------------------ coming and leaving */
+
+/* The thread leaves the node; without `calls_back` nobody is told of what is on its way. */
+static void leave(struct host *host, bool calls_back)
+{
+    struct hosts *hosts = host->hosts;
+    struct host **link = &first_here;
+    host->is_leaving = true;
+    host->is_in_turn = true;
+    end_late(host, TIME_NEVER, FERO_E_CLOSED, calls_back);
+    host->is_in_turn = false;
+    host->is_leaving = false;
+    ops_leave(host->ops);
+    host->ops = NULL;
+    host->drain = NULL;
+    host->is_starved = false;
+    while (*link != host) link = &(*link)->next_here;
+    *link = host->next_here;
+    pthread_mutex_lock(&hosts->lock);
+    host->is_taken = false;
+    bool is_last = --hosts->users == 0;
+    pthread_mutex_unlock(&hosts->lock);
+    if (is_last) hosts->free(hosts);
+}
+
+/* The stack of the thread's own function is gone by now, so no callback of its may run. */
+static void thread_ends(void *first)
+{
+    (void)first;
+    while (first_here != NULL) leave(first_here, false);
+}
+
+static void make_thread_end_key(void)
+{
+    thread_end_known = pthread_key_create(&thread_end_key, thread_ends) == 0;
+}
+
+static struct host *host_make(struct hosts *hosts)
+{
+    uint32_t index = hosts->ports.fresh;
+    struct host *host = memory_take(sizeof *host);
+    if (host == NULL) return NULL;
+    size_t flights_bytes = hosts->options->window_requests * sizeof *host->flights;
+    host->hosts = hosts;
+    host->due_ns = TIME_NEVER;
+    host->spin_ns = hosts->spin_ns_max;
+    host->flights = memory_reserve(flights_bytes, 0);
+    if (host->flights == NULL) goto put_host;
+    if (port_init(&host->port, index, hosts->options->shards_count, hosts->options->lane_bytes,
+                  &hosts->gone) < 0)
+        goto release_flights;
+    hosts->hosts[index] = host;
+    ports_add(&hosts->ports, &host->port);
+    return host;
+
+release_flights:
+    memory_release(host->flights, flights_bytes);
+put_host:
+    memory_put(host);
+    return NULL;
+}
+
+/* A port that no thread has, or a new one. Under the lock. NULL: `err` says why not. */
+static struct host *find_free(struct hosts *hosts, int *err)
+{
+    uint32_t index = 0;
+    if (load_acquire_u32(&hosts->closed) != 0) {
+        *err = error_set(FERO_E_CLOSED, "the runtime has stopped");
+        return NULL;
+    }
+    while (index < hosts->ports.fresh && hosts->hosts[index]->is_taken) index++;
+    if (index < hosts->ports.fresh) return hosts->hosts[index];
+    if (index == hosts->hosts_max) {
+        *err = error_set(FERO_E_NOMEM,
+                         "%u threads use this runtime already (threads.max): let one of them call "
+                         "fero_thread_unregister",
+                         hosts->hosts_max);
+        return NULL;
+    }
+    struct host *host = host_make(hosts);
+    if (host == NULL) *err = error_set(FERO_E_NOMEM, "no memory for the lanes of a thread");
+    return host;
+}
+
+static NO_INLINE int come(struct hosts *hosts, struct host **out)
+{
+    int err = 0;
+    pthread_once(&thread_end_once, make_thread_end_key);
+    if (is_shard_thread)
+        return error_set(FERO_E_INVAL, "a handler must not make requests by this function");
+    struct ops *ops = ops_make();
+    if (ops == NULL || !thread_end_known || pthread_setspecific(thread_end_key, &first_here) != 0) {
+        if (ops != NULL) ops_leave(ops);
+        return error_set(FERO_E_NOMEM, "no memory to register a thread");
+    }
+    pthread_mutex_lock(&hosts->lock);
+    struct host *host = find_free(hosts, &err);
+    if (host != NULL) {
+        host->is_taken = true;
+        hosts->users++;
+    }
+    pthread_mutex_unlock(&hosts->lock);
+    if (host == NULL) {
+        ops_leave(ops);
+        return err;
+    }
+    ops->host = host;
+    host->ops = ops;
+    host->next_here = first_here;
+    first_here = host;
+    *out = host;
+    return 0;
+}
+
+static struct host *find_here(const struct hosts *hosts)
+{
+    struct host *host = first_here;
+    while (host != NULL && UNLIKELY(host->hosts != hosts)) host = host->next_here;
+    return host;
+}
+
+int host_here(struct hosts *hosts, struct host **out)
+{
+    *out = find_here(hosts);
+    return LIKELY(*out != NULL) ? 0 : come(hosts, out);
+}
+
+void host_is_shard_thread(void)
+{
+    is_shard_thread = true;
+}
+
+int host_register(struct hosts *hosts)
+{
+    struct host *host;
+    return host_here(hosts, &host);
+}
+
+int host_unregister(struct hosts *hosts)
+{
+    struct host *host = find_here(hosts);
+    if (host == NULL) return error_set(FERO_E_NOTFOUND, "this thread is not registered");
+    if (host->is_in_turn)
+        return error_set(FERO_E_INVAL, "fero_thread_unregister cannot be called by a callback");
+    leave(host, true);
+    return 0;
+}
+
+/* ------------------------------------------------------------------------ the node and its end */
+
+void hosts_init(struct hosts *hosts)
+{
+    pthread_mutex_init(&hosts->lock, NULL);
+    hosts->users = 1;
+}
+
+void hosts_deinit(struct hosts *hosts)
+{
+    size_t flights_bytes = hosts->options->window_requests * sizeof(struct host_flight);
+    for (uint32_t i = 0; i < hosts->ports.fresh; i++) {
+        port_deinit(&hosts->hosts[i]->port);
+        memory_release(hosts->hosts[i]->flights, flights_bytes);
+        memory_put(hosts->hosts[i]);
+    }
+    pthread_mutex_destroy(&hosts->lock);
+}
+
+static void wait_until_none(struct hosts *hosts, bool (*is_busy)(uint32_t busy))
+{
+    struct timespec pause = {0, LEAVE_POLL_NS};
+    const struct host *own = find_here(hosts);
+    for (uint32_t i = 0; i < hosts->ports.fresh; i++)
+        while (hosts->hosts[i] != own && is_busy(load_acquire_u32(&hosts->hosts[i]->busy)))
+            nanosleep(&pause, NULL);
+}
+
+static bool is_calling(uint32_t busy)
+{
+    return busy == HOST_CALLS;
+}
+
+static bool is_in(uint32_t busy)
+{
+    return busy != HOST_OUT;
+}
+
+int hosts_close(struct hosts *hosts)
+{
+    const struct host *own = find_here(hosts);
+    if (is_shard_thread || (own != NULL && own->is_in_turn))
+        return error_set(FERO_E_INVAL, "fero_stop cannot be called by a callback or a handler");
+    /* Nobody comes any more: the number of hosts stays. */
+    pthread_mutex_lock(&hosts->lock);
+    exchange_full_u32(&hosts->closed, 1);
+    pthread_mutex_unlock(&hosts->lock);
+    wait_until_none(hosts, is_calling);
+    return 0;
+}
+
+void hosts_end(struct hosts *hosts)
+{
+    exchange_full_u32(&hosts->gone, 1);
+    for (uint32_t i = 0; i < hosts->ports.fresh; i++) port_wake(&hosts->hosts[i]->port);
+    wait_until_none(hosts, is_in);
+}
+
+/* ------------------------------------------------------------------------------------ answers */
+
+static void take_reply(struct host *host, struct port_lanes *lanes, const struct mail *mail)
+{
+    const struct mail_reply *reply = (const struct mail_reply *)mail;
+    const uint8_t *frame = (const uint8_t *)(reply + 1);
+    size_t bytes = mail->bytes - sizeof *reply;
+    uint8_t *block = NULL;
+    if (UNLIKELY(mail->kind == MAIL_REPLY_BLOCK)) {
+        const struct mail_block *given = (const struct mail_block *)(reply + 1);
+        block = given->data;
+        frame = given->data;
+        bytes = given->bytes;
+    }
+    lanes->promised_bytes -= promise_mail_bytes(mail->small);
+    ASSERT(reply->caller < host->flights_fresh);
+    struct host_flight *flight = &host->flights[reply->caller];
+    if (LIKELY(flight->generation == reply->generation)) {
+        fero_result result;
+        result_read(&result, frame, bytes);
+        flight_end(host, flight, &result, true);
+    }
+    memory_put(block);
+}
+
+static void take_mail(struct host *host, struct port_lanes *lanes)
+{
+    const struct mail *mail;
+    while ((mail = lane_peek(&lanes->out)) != NULL) {
+        ASSERT(mail->kind == MAIL_REPLY || mail->kind == MAIL_REPLY_BLOCK);
+        take_reply(host, lanes, mail);
+        lane_pop(&lanes->out);
+    }
+    lane_release(&lanes->out);
+}
+
+/* ----------------------------------------------------------------------------------- requests */
+
+static COLD int is_closed(void)
+{
+    return error_set(FERO_E_CLOSED, "the runtime is stopping");
+}
+
+int host_enter(struct host *host)
+{
+    exchange_full_u32(&host->busy, HOST_CALLS);
+    if (LIKELY(load_acquire_u32(&host->hosts->closed) == 0 && !host->is_leaving)) return 0;
+    host_exit(host);
+    return is_closed();
+}
+
+void host_exit(struct host *host)
+{
+    /* A callback's call is made while its thread waits. */
+    store_release_u32(&host->busy, host->is_in_turn ? HOST_WAITS : HOST_OUT);
+}
+
+static void publish(struct host *host)
+{
+    const struct hosts *hosts = host->hosts;
+    uint64_t sleepers = port_publish(&host->port, hosts->mailboxes);
+    for (; sleepers != 0; sleepers &= sleepers - 1)
+        io_wake(hosts->shards[__builtin_ctzll(sleepers)]->io, NULL);
+}
+
+void host_publish(struct host *host)
+{
+    if (!host->is_in_turn) publish(host);
+}
+
+/* "Full" is part of normal operation and must not cost a formatted line. */
+static int full(struct host *host, uint32_t shard)
+{
+    host->is_starved = true;
+    host->starved_by = shard;
+    return error_set_text(FERO_E_AGAIN,
+                          "the lane or the window is full: call fero_run, then try again");
+}
+
+static size_t lane_allows(const struct host *host)
+{
+    return host->hosts->options->lane_bytes - LANE_SLACK_BYTES;
+}
+
+/* The shard that a request goes to; one without a key goes to each in turn. */
+static uint32_t choose_shard(struct host *host, struct message *message)
+{
+    const struct hosts *hosts = host->hosts;
+    if (hosts->options->shards_count == 1) return 0;
+    if (message->key.len == 0) return host->next_shard++ % hosts->options->shards_count;
+    message->slot = slot_of_key(message->key.ptr, message->key.len);
+    return hosts->slot_owner[message->slot];
+}
+
+/* Writes the head of a request's mail, and returns where its frame goes; NULL: there is no room. */
+static uint8_t *push(struct host *host, uint32_t shard, uint16_t promise, uint8_t *block,
+                     size_t padded, struct mail_request **out)
+{
+    bool is_block = block != NULL;
+    size_t body = is_block ? sizeof(struct mail_block) : padded;
+    struct mail *mail = port_try_push(&host->port, shard, sizeof(struct mail_request) + body,
+                                      is_block ? MAIL_REQUEST_BLOCK : MAIL_REQUEST);
+    if (mail == NULL) return NULL;
+    struct mail_request *head = (struct mail_request *)mail;
+    *out = head;
+    head->mail.small = promise;
+    head->caller = 0;
+    head->generation = 0;
+    head->claim = (struct session_claim){0};
+    head->seq = ++host->seq;
+    head->deadline_ns = 0;
+    if (!is_block) return (uint8_t *)(head + 1);
+    *(struct mail_block *)(head + 1) = (struct mail_block){block, padded};
+    return block;
+}
+
+/* An operation for the request; one that nobody will answer is done. */
+static int take_op(struct host *host, bool waits, fero_op **op)
+{
+    *op = ops_take(host->ops);
+    if (*op == NULL)
+        return error_set(FERO_E_NOMEM, "no memory for an operation, or over %d are not freed",
+                         OPS_BLOCK_COUNT * OPS_BLOCKS_MAX);
+    if (!waits) op_finish(*op, &(fero_result){.outcome = FERO_OUTCOME_OK});
+    return 0;
+}
+
+static void start_flight(struct host *host, struct host_flight *flight, const struct wish *wish,
+                         struct mail_request *head, const fero_op *op)
+{
+    uint64_t now_ns = clock_now_ns();
+    int64_t timeout_ms = wish->timeout_ms > 0 ? wish->timeout_ms : TIMEOUT_MS_DEFAULT;
+    flight->done = wish->done;
+    flight->ud = wish->ud;
+    flight->seq = head->seq;
+    flight->deadline_ns = now_ns + (uint64_t)timeout_ms * NS_PER_MS;
+    flight->op = op != NULL ? op->number : 0;
+    host->due_ns = min_u64(host->due_ns, flight->deadline_ns);
+    head->caller = (uint32_t)(flight - host->flights);
+    head->generation = flight->generation;
+    if (wish->deadline_ms > 0) head->deadline_ns = now_ns + wish->deadline_ms * NS_PER_MS;
+}
+
+static int give(struct host *host, uint32_t cache, struct message *message, const struct wish *wish,
+                fero_op **op)
+{
+    uint32_t shard = choose_shard(host, message);
+    struct port_lanes *lanes = &host->port.lanes[shard];
+    size_t length = sizeof(struct frame_request) + message->extensions.size + message->key.len +
+                    message->value.size;
+    size_t padded = round_up_8(length);
+    bool waits = wish->want == FERO_REPLY;
+    uint16_t promise = crossing_promise(message->type, (uint8_t)wish->want);
+    struct host_flight *flight = NULL;
+    uint8_t *block = NULL;
+    int err;
+    if (length > host->hosts->options->frame_bytes_max)
+        return error_set(FERO_E_TOOBIG, "a request of %zu bytes is over the node's limit of %zu",
+                         length, host->hosts->options->frame_bytes_max);
+    if (lanes->promised_bytes + promise_mail_bytes(promise) > lane_allows(host))
+        return full(host, shard);
+    if (waits && (flight = flight_take(host)) == NULL) return full(host, shard);
+    if (op != NULL && (err = take_op(host, waits, op)) < 0) goto put_flight;
+    if (padded > CROSSING_INLINE_BYTES_MAX && (block = memory_take(padded)) == NULL) {
+        err = error_set(FERO_E_NOMEM, "no memory for a request of %zu bytes", length);
+        goto put_op;
+    }
+    struct mail_request *head;
+    uint8_t *to = push(host, shard, promise, block, padded, &head);
+    if (to == NULL) {
+        err = full(host, shard);
+        goto put_block;
+    }
+    message_encode(to, message, (uint32_t)head->seq, (uint16_t)cache, wish->want, length, padded);
+    if (waits) start_flight(host, flight, wish, head, op != NULL ? *op : NULL);
+    lanes->promised_bytes += promise_mail_bytes(promise);
+    return 0;
+
+put_block:
+    memory_put(block);
+put_op:
+    if (op != NULL) {
+        ops_put(*op);
+        *op = NULL;
+    }
+put_flight:
+    if (flight != NULL) flight_put(host, flight);
+    return err;
+}
+
+int host_request(struct hosts *hosts, uint32_t cache, struct message *message,
+                 const fero_wopts *opts, fero_op **op)
+{
+    struct host *host;
+    struct wish wish = {0};
+    uint8_t block[EXTENSIONS_BYTES_MAX];
+    int err = host_here(hosts, &host);
+    if (UNLIKELY(err < 0) || UNLIKELY((err = wish_read(&wish, opts)) < 0)) return err;
+    /* Whoever waits without saying for what waits for the reply. */
+    if (op != NULL && opts == NULL) wish.want = FERO_REPLY;
+    if (message->verb.size > 0) {
+        struct extensions extensions = {.present = 1u << EXT_VERB, .verb = message->verb};
+        message->extensions = (struct bytes){block, extensions_encode(&extensions, block)};
+    }
+    if (UNLIKELY((err = host_enter(host)) < 0)) return err;
+    err = give(host, cache, message, &wish, op);
+    host_publish(host);
+    host_exit(host);
+    return err;
+}
+
+/* ------------------------------------------------------------------------------------ running */
+
+/* Whether who was told FERO_E_AGAIN would find room now. */
+static bool has_room(struct host *host)
+{
+    struct port_lanes *lanes = &host->port.lanes[host->starved_by];
+    uint64_t used = lanes->in.producer.tail - load_acquire_u64(&lanes->in.consumed.head);
+    return used <= host->hosts->options->lane_bytes / 2 &&
+           lanes->promised_bytes <= lane_allows(host) / 2 &&
+           host->flights_count <= host->hosts->options->window_requests / 2;
+}
+
+static void tell_room(struct host *host)
+{
+    if (!host->is_starved || !has_room(host)) return;
+    host->is_starved = false;
+    host->finished++;
+    if (host->drain != NULL) host->drain(host->drain_ud);
+}
+
+static bool is_gone(const struct host *host)
+{
+    return load_acquire_u32(&host->hosts->gone) != 0;
+}
+
+static bool something_ready(const struct host *host)
+{
+    return port_has_mail(&host->port) || is_gone(host);
+}
+
+/* Spins until something is ready or the time is over; true: ready. */
+static bool spin(struct host *host, uint64_t until_ns)
+{
+    for (;;) {
+        for (unsigned looks = 0; looks < SPIN_LOOKS; looks++) {
+            if (something_ready(host)) return true;
+            clock_pause();
+        }
+        if (clock_now_ns() >= until_ns) return false;
+    }
+}
+
+static void wait_for_mail(struct host *host, uint64_t now_ns, uint64_t wait_ns)
+{
+    const struct shard_options *options = host->hosts->options;
+    uint64_t until_ns = wait_ns == TIME_NEVER ? TIME_NEVER : now_ns + wait_ns;
+    if (something_ready(host) || wait_ns == 0) return;
+    if (options->idle == IDLE_BUSY_POLL) {
+        spin(host, until_ns);
+        return;
+    }
+    if (options->idle == IDLE_ADAPTIVE) {
+        if (spin(host, min_u64(until_ns, now_ns + host->spin_ns))) {
+            host->spin_ns = min_u64(host->spin_ns * 2, host->hosts->spin_ns_max);
+            return;
+        }
+        host->spin_ns = max_u64(host->spin_ns / 2, min_u64(SPIN_NS_MIN, host->hosts->spin_ns_max));
+    }
+    if (!port_sleep(&host->port)) return;
+    port_block(&host->port, wait_ns);
+    port_awake(&host->port);
+}
+
+/* Takes answers, and waits up to `wait_ns` for the first one. Returns the time. */
+static uint64_t turn(struct host *host, uint64_t now_ns, uint64_t wait_ns)
+{
+    if (host->due_ns != TIME_NEVER)
+        wait_ns = min_u64(wait_ns, host->due_ns - min_u64(host->due_ns, now_ns));
+    if (host->is_starved) wait_ns = min_u64(wait_ns, ROOM_POLL_NS);
+    wait_for_mail(host, now_ns, wait_ns);
+    bool gone = is_gone(host);
+    for (uint32_t i = 0; i < host->port.shards_count; i++) take_mail(host, &host->port.lanes[i]);
+    tell_room(host);
+    now_ns = clock_now_ns();
+    if (gone)
+        end_late(host, TIME_NEVER, FERO_E_CLOSED, true);
+    else if (now_ns >= host->due_ns)
+        end_late(host, now_ns, FERO_E_TIMEOUT, true);
+    publish(host);
+    return now_ns;
+}
+
+/* The thread has control again, and may go and wait for something else. */
+static void give_control(struct host *host)
+{
+    uint64_t due_ns = host->due_ns;
+    if (host->port.is_polled == 0) return;
+    bell_silence(&host->port.bell);
+    if (host->is_starved) due_ns = min_u64(due_ns, clock_now_ns() + ROOM_POLL_FD_NS);
+    if (due_ns != TIME_NEVER) bell_set(&host->port.bell, due_ns);
+    if (!port_sleep(&host->port)) bell_ring(&host->port.bell);
+}
+
+/* Turns until `is_done` or the time is over. */
+static int turns(struct host *host, int64_t timeout_ms, bool (*is_done)(const void *context),
+                 const void *context)
+{
+    uint64_t now_ns = clock_now_ns();
+    uint64_t until_ns = TIME_NEVER;
+    if (host->is_in_turn)
+        return error_set(FERO_E_INVAL, "fero_run and fero_wait cannot be called by a callback");
+    if (timeout_ms >= 0 && timeout_ms < (int64_t)(UINT64_MAX / 4 / NS_PER_MS))
+        until_ns = now_ns + (uint64_t)timeout_ms * NS_PER_MS;
+    host->finished = 0;
+    exchange_full_u32(&host->busy, HOST_WAITS);
+    if (host->port.is_polled != 0) port_awake(&host->port);
+    host->is_in_turn = true;
+    do {
+        uint64_t wait_ns = until_ns == TIME_NEVER ? TIME_NEVER : until_ns - now_ns;
+        now_ns = turn(host, now_ns, wait_ns);
+    } while (!is_done(context) && now_ns < until_ns && !is_gone(host));
+    host->is_in_turn = false;
+    give_control(host);
+    store_release_u32(&host->busy, HOST_OUT);
+    return (int)host->finished;
+}
+
+static bool has_finished(const void *context)
+{
+    return ((const struct host *)context)->finished > 0;
+}
+
+int host_run(struct hosts *hosts, int64_t timeout_ms)
+{
+    struct host *host;
+    int err = host_here(hosts, &host);
+    if (err < 0) return err;
+    int finished = turns(host, timeout_ms, has_finished, host);
+    return finished == 0 && is_gone(host) ? is_closed() : finished;
+}
+
+static bool op_is_done(const void *context)
+{
+    return ((const struct fero_op *)context)->is_done;
+}
+
+int host_wait(fero_op *op, int64_t timeout_ms)
+{
+    struct host *host = op->ops->host;
+    if (find_here(host->hosts) != host)
+        return error_set(FERO_E_INVAL, "an operation belongs to the thread that made it");
+    int finished = turns(host, timeout_ms, op_is_done, op);
+    return finished < 0 ? finished : 0;
+}
+
+int host_fd(struct hosts *hosts)
+{
+    struct host *host;
+    int err = host_here(hosts, &host);
+    if (err < 0) return err;
+    if (host->port.is_polled != 0) return host->port.bell.fd;
+    err = bell_open(&host->port.bell);
+    if (err < 0)
+        return error_set(FERO_E_SYS, "no descriptor to poll can be made: %s", strerror(-err));
+    host->port.is_polled = 1;
+    give_control(host);
+    return host->port.bell.fd;
+}
+
+int host_on_drain(struct hosts *hosts, fero_drain_fn drain, void *ud)
+{
+    struct host *host;
+    int err = host_here(hosts, &host);
+    if (err < 0) return err;
+    host->drain = drain;
+    host->drain_ud = ud;
+    return 0;
+}
+
+void hosts_leave(struct hosts *hosts)
+{
+    struct host *own = find_here(hosts);
+    if (own != NULL) {
+        own->finished = 0;
+        own->is_in_turn = true;
+        for (uint32_t i = 0; i < own->port.shards_count; i++) take_mail(own, &own->port.lanes[i]);
+        own->is_in_turn = false;
+        leave(own, true);
+    }
+    pthread_mutex_lock(&hosts->lock);
+    bool is_last = --hosts->users == 0;
+    pthread_mutex_unlock(&hosts->lock);
+    if (is_last) hosts->free(hosts);
+}

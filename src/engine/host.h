@@ -1,0 +1,113 @@
+/*
+ * Threads of the host program that make requests of a node in their own process: each registers
+ * once, with its first request or before, and gets a port (shard/port.h), a window of requests
+ * without an answer, and operations to wait for. All of that is the thread's alone.
+ *
+ * What they have in common is struct hosts, a part of the node: who is registered, and whether the
+ * node still takes requests. It lives until the last registered thread has left, although its node
+ * may have stopped before, so that a thread that calls too late is told so.
+ */
+#pragma once
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+#include "engine/message.h"
+#include "engine/ops.h"
+#include "shard/port.h"
+#include "shard/shard.h"
+
+struct hosts;
+
+/* A request without an answer. */
+struct host_flight {
+    fero_done_fn done;
+    void *ud;
+    uint64_t seq;
+    uint64_t deadline_ns;
+    uint32_t generation; /* odd: there is one */
+    uint32_t op;         /* its number, 0: none; of a free one, the next free one */
+};
+
+/* What a thread does with its node, as the thread that stops the node must know it. */
+enum host_busy { HOST_OUT, HOST_CALLS, HOST_WAITS };
+
+struct host {
+    struct port port;
+    uint32_t busy __attribute__((aligned(CACHE_PAIR))); /* enum host_busy; release */
+    bool is_taken;                                      /* by a thread; under the lock */
+    bool is_in_turn;                                    /* a callback may be running */
+    bool is_leaving;                                    /* it makes no requests any more */
+    bool is_starved;                                    /* was told FERO_E_AGAIN by `starved_by` */
+    uint32_t starved_by;
+    uint32_t next_shard; /* for requests without a key */
+    struct hosts *hosts;
+    struct host *next_here; /* of this thread: its port to another node */
+    struct ops *ops;
+    struct host_flight *flights; /* options->window_requests, reserved */
+    uint32_t flights_fresh;
+    uint32_t flights_free;  /* index + 1 */
+    uint32_t flights_count; /* in use */
+    uint32_t finished;      /* requests that ended in this run */
+    uint64_t seq;
+    uint64_t due_ns; /* no deadline is before it */
+    uint64_t spin_ns;
+    fero_drain_fn drain;
+    void *drain_ud;
+};
+
+struct hosts {
+    struct ports ports;
+    uint32_t closed;               /* it stops, and takes no more requests; release, acquire */
+    uint32_t gone;                 /* its shards turn no more; release, acquire */
+    struct host *hosts[PORTS_MAX]; /* as many as ports */
+    uint32_t hosts_max;
+    uint64_t spin_ns_max;
+    const struct shard_options *options;
+    struct shard **shards;
+    struct mailbox *mailboxes;
+    const uint16_t *slot_owner;
+    pthread_mutex_t lock; /* of registering and leaving */
+    uint32_t users;       /* registered threads, and the node itself until it has stopped */
+    void (*free)(struct hosts *hosts); /* the last user has left */
+};
+
+/* The caller has filled hosts_max, spin_ns_max, options, shards, mailboxes, slot_owner and free. */
+void hosts_init(struct hosts *hosts);
+/* By `free`: lets go of ports and lanes. */
+void hosts_deinit(struct hosts *hosts);
+
+/*
+ * The steps of a node that stops. hosts_close: no request is taken any more, and those that were
+ * have been given to the shards; FERO_E_INVAL in a callback or on a shard's thread. hosts_end: all
+ * shards have stopped; returns when no other thread looks at them any more. hosts_leave: nothing of
+ * the node but `hosts` is left; ends the requests of this thread. May free `hosts`.
+ */
+MUST_CHECK int hosts_close(struct hosts *hosts);
+void hosts_end(struct hosts *hosts);
+void hosts_leave(struct hosts *hosts);
+/* This thread is a shard's: it must not wait for shards. */
+void host_is_shard_thread(void);
+
+/* The calling thread's, which is registered if it was not. */
+MUST_CHECK int host_here(struct hosts *hosts, struct host **out);
+/*
+ * Between these two the shards of the node are there. FERO_E_CLOSED: they may not be.
+ */
+MUST_CHECK int host_enter(struct host *host);
+void host_exit(struct host *host);
+/* Publishes what was pushed to the port, unless a callback is running. */
+void host_publish(struct host *host);
+
+/* As include/fero.h describes them, for the threads of a server. */
+int host_register(struct hosts *hosts);
+int host_unregister(struct hosts *hosts);
+int host_request(struct hosts *hosts, uint32_t cache, struct message *message,
+                 const fero_wopts *opts, fero_op **op);
+int host_run(struct hosts *hosts, int64_t timeout_ms);
+int host_fd(struct hosts *hosts);
+int host_on_drain(struct hosts *hosts, fero_drain_fn drain, void *ud);
+/* Runs until `op`, which is not done, is done or the time is over. */
+int host_wait(fero_op *op, int64_t timeout_ms);
