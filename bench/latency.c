@@ -151,8 +151,11 @@ static int connect_and_measure(struct latency_result *result, const struct nodes
     static const int32_t idle[] = {FERO_IDLE_ADAPTIVE, FERO_IDLE_BUSY_POLL, FERO_IDLE_SLEEP};
     const char *seeds[] = {nodes->list[0].address, NULL};
     bool echo = about->verb == SENDER_ECHO;
-    fero_runtime_opts runtime_opts = {
-        .size = sizeof runtime_opts, .client = 1, .seeds = seeds, .idle = idle[about->waiting]};
+    fero_runtime_opts runtime_opts = {.size = sizeof runtime_opts,
+                                      .client = 1,
+                                      .seeds = seeds,
+                                      .idle = idle[about->waiting],
+                                      .token_file = nodes->token_file};
     fero_opts opts = {.size = sizeof opts, .timeout_ms = CONNECT_MS};
     struct pinger pinger = {.about = about,
                             .value_bytes = about->message_bytes - (echo ? 0 : SENDER_KEY_BYTES)};
@@ -191,8 +194,9 @@ int latency_measure(const struct latency_case *about, struct latency_result *res
                                     .shards = about->shards,
                                     .waiting = about->waiting,
                                     .plan = &result->plan};
-    int status = about->seeds != NULL ? nodes_use(&nodes, about->bench, about->seeds, about->name)
-                                      : nodes_start(&nodes, &options);
+    int status = about->seeds != NULL
+                     ? nodes_use(&nodes, about->bench, about->seeds, about->token_file, about->name)
+                     : nodes_start(&nodes, &options);
     if (status != 0) return status;
     bool pinned = sched_getaffinity(0, sizeof before, &before) == 0 &&
                   cpus_pin(cpus_of_client(&result->plan, 0)) == 0;
@@ -312,6 +316,7 @@ int bench_latency_main(int argc, char **argv)
                                  .step = "round trips",
                                  .name = options.common.name,
                                  .seeds = options.common.seeds,
+                                 .token_file = options.common.token_file,
                                  .shards = (uint32_t)options.common.shards,
                                  .message_bytes = (uint32_t)options.size,
                                  .verb = (enum sender_verb)options.verb,

@@ -14,10 +14,11 @@
 #include "bench/speed.h"
 
 struct latency_case {
-    const char *bench; /* for complaints */
-    const char *step;  /* for the line of progress */
-    const char *name;  /* of the cache */
-    const char *seeds; /* of a running node; NULL: own server */
+    const char *bench;      /* for complaints */
+    const char *step;       /* for the line of progress */
+    const char *name;       /* of the cache */
+    const char *seeds;      /* of a running node; NULL: own server */
+    const char *token_file; /* of a running node */
     uint32_t shards;
     uint32_t message_bytes;
     enum sender_verb verb;

@@ -100,6 +100,8 @@ int nodes_start(struct nodes *nodes, const struct nodes_options *options)
     ASSERT(options->count <= NODES_MAX);
     *nodes = (struct nodes){.bench = options->bench};
     uint64_t begin_ns = clock_now_ns();
+    /* It is meant for nodes that run already. */
+    unsetenv("FERO_TOKEN_FILE");
     for (uint32_t i = 0; i < options->count; i++) {
         int err = spawn(&nodes->list[i], options, i);
         if (err < 0) {
@@ -121,11 +123,14 @@ int nodes_start(struct nodes *nodes, const struct nodes_options *options)
     return 0;
 }
 
-int nodes_try(const char *address, const char *name, int64_t timeout_ms)
+int nodes_try(const char *address, const char *token_file, const char *name, int64_t timeout_ms)
 {
     const char *seeds[] = {address, NULL};
-    fero_runtime_opts runtime_opts = {
-        .size = sizeof runtime_opts, .client = 1, .seeds = seeds, .idle = FERO_IDLE_SLEEP};
+    fero_runtime_opts runtime_opts = {.size = sizeof runtime_opts,
+                                      .client = 1,
+                                      .seeds = seeds,
+                                      .idle = FERO_IDLE_SLEEP,
+                                      .token_file = token_file};
     fero_opts opts = {.size = sizeof opts, .timeout_ms = timeout_ms};
     fero *runtime;
     fero_cache *cache;
@@ -141,17 +146,19 @@ int nodes_try(const char *address, const char *name, int64_t timeout_ms)
 static int try_all(const struct nodes *nodes, const char *name)
 {
     for (uint32_t i = 0; i < nodes->count; i++) {
-        int err = nodes_try(nodes->list[i].address, name, REACH_MS);
+        int err = nodes_try(nodes->list[i].address, nodes->token_file, name, REACH_MS);
         if (err == 0) continue;
         fprintf(stderr, "fero %s: cannot connect: %s\n", nodes->bench, fero_errmsg());
+        if (err == FERO_E_DENIED) return STATUS_REFUSED;
         return err == FERO_E_INVAL ? STATUS_USAGE : STATUS_NOT_CONNECTED;
     }
     return 0;
 }
 
-int nodes_use(struct nodes *nodes, const char *bench, const char *seeds, const char *name)
+int nodes_use(struct nodes *nodes, const char *bench, const char *seeds, const char *token_file,
+              const char *name)
 {
-    *nodes = (struct nodes){.bench = bench};
+    *nodes = (struct nodes){.bench = bench, .token_file = token_file};
     for (const char *at = seeds; *at != 0;) {
         size_t bytes = strcspn(at, ",");
         if (nodes->count == NODES_MAX || bytes == 0 || bytes >= NODE_ADDRESS_BYTES) {

@@ -42,21 +42,23 @@ struct node {
 
 struct nodes {
     const char *bench;
+    const char *token_file; /* that these nodes want; NULL: none */
     struct node list[NODES_MAX];
     uint32_t count;
     double stable_ms; /* from the first start to the last readiness */
 };
 
-/* Starts `options->count` servers and waits until all listen. 0, or an exit status after one line. */
+/* Starts `options->count` servers, without a token, and waits until all listen. 0, or an exit status after one line. */
 MUST_CHECK int nodes_start(struct nodes *nodes, const struct nodes_options *options);
 /*
  * Uses the nodes at "HOST:PORT[,HOST:PORT]" instead, each of which must answer and have the cache
  * `name`. 0, or an exit status after one line.
  */
 MUST_CHECK int nodes_use(struct nodes *nodes, const char *bench, const char *seeds,
-                         const char *name);
+                         const char *token_file, const char *name);
 /* Opens the cache `name` of the node at `address`, and closes it. 0, or FERO_E_... */
-MUST_CHECK int nodes_try(const char *address, const char *name, int64_t timeout_ms);
+MUST_CHECK int nodes_try(const char *address, const char *token_file, const char *name,
+                         int64_t timeout_ms);
 /* Ends what nodes_start began. Nodes that are not ours are left alone. */
 void nodes_stop(struct nodes *nodes);
 /* While something else is measured, ours must not even spin. */

@@ -4,9 +4,10 @@
 #define PROBE_MS 1000
 
 /* Whether the node on the default port has the cache. */
-static bool node_is_there(const char *name)
+static bool node_is_there(const struct options_common *options)
 {
-    return nodes_is_listening(SEEDS_DEFAULT) && nodes_try(SEEDS_DEFAULT, name, PROBE_MS) == 0;
+    return nodes_is_listening(SEEDS_DEFAULT) &&
+           nodes_try(SEEDS_DEFAULT, options->token_file, options->name, PROBE_MS) == 0;
 }
 
 int options_settle(const struct command *command, struct options_common *options, bool wants_own)
@@ -19,7 +20,7 @@ int options_settle(const struct command *command, struct options_common *options
         complain(command, "-c starts servers and --seeds uses running ones; leave one out");
         return STATUS_USAGE;
     }
-    if (options->seeds == NULL && !wants_own && node_is_there(options->name))
+    if (options->seeds == NULL && !wants_own && node_is_there(options))
         options->seeds = SEEDS_DEFAULT;
     return COMMAND_GO_ON;
 }

@@ -11,7 +11,8 @@
 #include "cli/command.h"
 
 struct options_common {
-    const char *seeds; /* NULL: own servers, once settled */
+    const char *seeds;      /* NULL: own servers, once settled */
+    const char *token_file; /* of running ones; NULL: none */
     const char *name;
     int64_t shards;
     bool busy_poll;
@@ -29,6 +30,8 @@ struct options_common {
 #define OPTIONS_COMMON_SPECS(type, field)                                                          \
     {.name = "seeds", .kind = OPTION_TEXT, .offset = offsetof(type, field.seeds),                  \
      .shows = "HOST:PORT[,...]", .help = "use these running nodes"},                               \
+    {.name = "token-file", .kind = OPTION_TEXT, .offset = offsetof(type, field.token_file),        \
+     .shows = "FILE", .help = "holds the token that running nodes want"},                          \
     {.name = "name", .kind = OPTION_TEXT, .offset = offsetof(type, field.name), .shows = "NAME",   \
      .help = "the cache (demo)"},                                                                  \
     {.name = "shards", .kind = OPTION_NUMBER, .offset = offsetof(type, field.shards),              \

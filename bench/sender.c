@@ -523,7 +523,8 @@ static void connect_targets(struct sender *sender)
                                           .client = 1,
                                           .seeds = seeds,
                                           .window_bytes = (int64_t)window_bytes_of(options),
-                                          .idle = idle[options->waiting]};
+                                          .idle = idle[options->waiting],
+                                          .token_file = options->nodes->token_file};
         if (fero_start(&runtime_opts, &target->runtime) < 0) {
             complain_of(sender, "cannot start");
             return;

@@ -150,7 +150,7 @@ static int start_nodes(struct speed_result *result, struct nodes *nodes)
                                     .waiting = about->waiting,
                                     .plan = &result->plan};
     if (about->seeds == NULL) return nodes_start(nodes, &options);
-    int status = nodes_use(nodes, about->bench, about->seeds, about->name);
+    int status = nodes_use(nodes, about->bench, about->seeds, about->token_file, about->name);
     result->about.servers = nodes->count;
     return status;
 }
@@ -304,6 +304,7 @@ static int run_permutations(const struct speed_options *options, struct speed_re
     struct speed_case about = {.bench = "bench speed",
                                .name = options->common.name,
                                .seeds = options->common.seeds,
+                               .token_file = options->common.token_file,
                                .shards = (uint32_t)options->common.shards,
                                .verb = (enum sender_verb)options->verb,
                                .sockets = (uint32_t)options->sockets,

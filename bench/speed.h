@@ -13,10 +13,11 @@
 #define SPEED_RUNS_MAX 99
 
 struct speed_case {
-    const char *bench; /* for complaints */
-    const char *step;  /* for the line of progress; NULL: made up from the case */
-    const char *name;  /* of the cache */
-    const char *seeds; /* of running nodes; NULL: own servers */
+    const char *bench;      /* for complaints */
+    const char *step;       /* for the line of progress; NULL: made up from the case */
+    const char *name;       /* of the cache */
+    const char *seeds;      /* of running nodes; NULL: own servers */
+    const char *token_file; /* of running nodes */
     uint64_t records;
     uint32_t message_bytes;
     uint32_t clients;

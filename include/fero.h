@@ -92,7 +92,7 @@ typedef struct fero_val {
 #define FERO_E_CONFLICT -9     /* if_offset did not match; not yet */
 #define FERO_E_NOTOWNER -10    /* another node owns the key; not yet */
 #define FERO_E_TOOBIG -11      /* key or value over the limit */
-#define FERO_E_DENIED -13      /* not a loopback address, or another cluster than asked for */
+#define FERO_E_DENIED -13      /* no token, or another than the node's; another cluster */
 #define FERO_E_TYPE -14        /* no such type of value, or its bytes do not fit the type */
 #define FERO_E_SYS -15         /* a system call failed; fero_errmsg names it */
 #define FERO_E_PROTO -16       /* the peer does not speak fero, or another version of it */
@@ -129,7 +129,8 @@ typedef struct fero_runtime_opts {
     int32_t client;              /* 1: no shards and no threads; fero_run drives it (c) */
     int32_t shards;              /* 1 to 64; 0: one for each allowed cpu, at most 64 */
     const char *cpus;            /* "2-7,10": pin the shards to these; NULL: the allowed ones */
-    const char *listen;          /* a loopback address; NULL: 127.0.0.1 */
+    const char *listen;          /* an IPv4 or IPv6 address; NULL: 127.0.0.1. One that is not a
+                                    loopback address needs `token_file` or `insecure` */
     uint16_t port_first;         /* 0 with port_last 0: any free port */
     uint16_t port_last;          /* the first free one from port_first on is taken */
     int32_t idle;                /* FERO_IDLE_... (c) */
@@ -153,9 +154,12 @@ typedef struct fero_runtime_opts {
     int64_t threads_max;         /* of the program that make requests of a server at the same time:
                                     each has two lanes to every shard. 0: 64; at most 256; FERO_OFF:
                                     none may */
-    int32_t log_level;           /* FERO_LOG_...: lines above it are not made (c) */
-    int32_t reserved;
-    fero_log_fn log; /* NULL: the library is silent (c) */
+    const char *token_file; /* a server answers nobody who does not show what this file holds, a
+                                    client shows it; 1 to 256 bytes and a newline, to be read by its
+                                    owner only; NULL: no token (c) */
+    int32_t insecure;       /* 1: `listen` may be any address, and everybody is let in */
+    int32_t log_level;      /* FERO_LOG_...: lines above it are not made (c) */
+    fero_log_fn log;        /* NULL: the library is silent (c) */
     void *log_ud;
 } fero_runtime_opts;
 
@@ -164,9 +168,9 @@ typedef struct fero_runtime_opts {
  * caller's signal mask; a client has not connected yet. `opts` NULL is a server with defaults;
  * what it points to is copied or no longer needed when this returns, except log_ud.
  *
- *   FERO_E_INVAL   an option is out of its range.
+ *   FERO_E_INVAL   an option is out of its range, or the token file is none.
  *   FERO_E_EXISTS  every port from port_first to port_last is taken.
- *   FERO_E_DENIED  `listen` is not a loopback address.
+ *   FERO_E_DENIED  `listen` is not a loopback address, and there is neither a token nor `insecure`.
  *   FERO_E_NOMEM   no memory for the shards, or for the client's window.
  *   FERO_E_SYS     io_uring is refused, address space cannot be reserved, or listening failed.
  */
@@ -322,7 +326,8 @@ typedef struct fero_opts {
  *   FERO_E_NOTCONN   no node answered in time.
  *   FERO_E_NOTFOUND  the node has no such cache.
  *   FERO_E_NOMEM     no memory, or too many caches.
- *   FERO_E_PROTO, FERO_E_DENIED, FERO_E_CLOSED ...  the node refused; fero_errmsg has its reason.
+ *   FERO_E_DENIED    the node wants a token, or another one.
+ *   FERO_E_PROTO, FERO_E_CLOSED ...  the node refused; fero_errmsg has its reason.
  */
 FERO_API int fero_open(fero *rt, const char *name, const fero_opts *opts,
                        fero_cache **out) FERO_NODISCARD;

@@ -91,8 +91,11 @@ int cli_open(struct client *client, const struct command *command,
     *client = (struct client){.command = command, .options = options};
     if (!split_seeds(client, texts, seeds)) return STATUS_USAGE;
 
-    fero_runtime_opts runtime_opts = {
-        .size = sizeof runtime_opts, .client = 1, .seeds = seeds, .idle = FERO_IDLE_SLEEP};
+    fero_runtime_opts runtime_opts = {.size = sizeof runtime_opts,
+                                      .client = 1,
+                                      .seeds = seeds,
+                                      .idle = FERO_IDLE_SLEEP,
+                                      .token_file = options->token_file};
     int err = fero_start(&runtime_opts, &client->runtime);
     if (err < 0) return client_complain(client, err);
     fero_opts opts = {.size = sizeof opts, .timeout_ms = options->timeout_ms};

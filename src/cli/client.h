@@ -15,6 +15,7 @@
 /* The first field of the struct of such a command's options. */
 struct client_options {
     const char *seeds;
+    const char *token_file; /* NULL: none */
     int64_t timeout_ms;
     bool json;
 };
@@ -31,6 +32,8 @@ struct client_options {
     {.name = "timeout", .kind = OPTION_NUMBER, .offset = offsetof(type, field.timeout_ms),         \
      .shows = "MS", .help = "how long to wait for the answer (5000)",                              \
      .low = 1, .high = 86400000},                                                                  \
+    {.name = "token-file", .kind = OPTION_TEXT, .offset = offsetof(type, field.token_file),        \
+     .shows = "FILE", .help = "holds the token that the node wants"},                              \
     {.name = "json", .kind = OPTION_FLAG, .offset = offsetof(type, field.json),                    \
      .help = "print one JSON object"}
 /* clang-format on */

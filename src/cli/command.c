@@ -2,12 +2,16 @@
  * How arguments are read. An option is --name VALUE, --name=VALUE, -n VALUE or -nVALUE; it may stand
  * anywhere; "--" ends the options; "-" and negative numbers are arguments. Nothing is guessed: a name
  * that is not in the table is an error that names the nearest one that is.
+ *
+ * Every option may come from the environment, too: FERO_ and its name in capitals, with underscores
+ * for dots and dashes (FERO_MEMORY_MAX). The command line is stronger.
  */
 #include "cli/command.h"
 
 #include <ctype.h>
 #include <errno.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -76,17 +80,23 @@ static void *field_of(void *fields, size_t offset)
     return (char *)fields + offset;
 }
 
-static int range_error(const struct command *command, const struct option_spec *option,
-                       const char *text)
+/* One value that was given, and where: "--shards" or "FERO_SHARDS" in what is said about it. */
+struct given {
+    const struct command *command;
+    const struct option_spec *option;
+    char place[NEAREST_BYTES_MAX + 16];
+};
+
+static int range_error(const struct given *given, const char *text)
 {
-    complain(command, "--%s is %s, but must be from %lld to %lld", option->name, text,
-             (long long)option->low, (long long)option->high);
+    complain(given->command, "%s is %s, but must be from %lld to %lld", given->place, text,
+             (long long)given->option->low, (long long)given->option->high);
     return STATUS_USAGE;
 }
 
-static int take_choice(const struct command *command, const struct option_spec *option,
-                       const char *text, int32_t *field)
+static int take_choice(const struct given *given, const char *text, int32_t *field)
 {
+    const struct option_spec *option = given->option;
     struct nearest nearest = {.wanted = text};
     for (int32_t i = 0; option->choices[i] != NULL; i++) {
         if (strcasecmp(option->choices[i], text) == 0) {
@@ -95,15 +105,15 @@ static int take_choice(const struct command *command, const struct option_spec *
         }
         nearest_offer(&nearest, option->choices[i]);
     }
-    complain(command, "--%s cannot be \"%s\"; did you mean %s? (one of %s)", option->name, text,
-             nearest.best, option->shows);
+    complain(given->command, "%s cannot be \"%s\"; did you mean %s? (one of %s)", given->place,
+             text, nearest.best, option->shows);
     return STATUS_USAGE;
 }
 
 /* One number with what the option allows; `*bare`: it had no unit. */
-static int take_number(const struct command *command, const struct option_spec *option,
-                       const char *text, int64_t *number, bool *bare)
+static int take_number(const struct given *given, const char *text, int64_t *number, bool *bare)
 {
+    const struct option_spec *option = given->option;
     *bare = false;
     if ((option->flags & OPTION_MAY_BE_OFF) != 0 && strcasecmp(text, "off") == 0) {
         *number = option->off_value;
@@ -121,12 +131,12 @@ static int take_number(const struct command *command, const struct option_spec *
         return COMMAND_GO_ON;
     }
     if (err == -ERANGE || (err == 0 && (*number < option->low || *number > option->high)))
-        return range_error(command, option, text);
+        return range_error(given, text);
     if (err < 0) {
         const char *like = option->kind == OPTION_NUMBER ? "such as 4" : "such as 4096, 64k or 1M";
         const char *off = (option->flags & OPTION_MAY_BE_OFF) != 0 ? " or off" : "";
         const char *infinity = (option->flags & OPTION_MAY_BE_INFINITE) != 0 ? " or Infinity" : "";
-        complain(command, "--%s needs a number %s%s%s, not \"%s\"", option->name, like, off,
+        complain(given->command, "%s needs a number %s%s%s, not \"%s\"", given->place, like, off,
                  infinity, text);
         return STATUS_USAGE;
     }
@@ -134,22 +144,22 @@ static int take_number(const struct command *command, const struct option_spec *
     return COMMAND_GO_ON;
 }
 
-static int take_numbers(const struct command *command, const struct option_spec *option,
-                        const char *text, struct number_list *list)
+static int take_numbers(const struct given *given, const char *text, struct number_list *list)
 {
     list->count = 0;
     while (true) {
         char one[40];
         size_t bytes = strcspn(text, ",");
-        if (bytes >= sizeof one) return range_error(command, option, text);
+        if (bytes >= sizeof one) return range_error(given, text);
         memcpy(one, text, bytes);
         one[bytes] = 0;
         if (list->count == NUMBER_LIST_MAX) {
-            complain(command, "--%s lists more than %d numbers", option->name, NUMBER_LIST_MAX);
+            complain(given->command, "%s lists more than %d numbers", given->place,
+                     NUMBER_LIST_MAX);
             return STATUS_USAGE;
         }
         bool bare;
-        int status = take_number(command, option, one, &list->values[list->count], &bare);
+        int status = take_number(given, one, &list->values[list->count], &bare);
         if (status != COMMAND_GO_ON) return status;
         list->count++;
         if (text[bytes] == 0) return COMMAND_GO_ON;
@@ -157,9 +167,9 @@ static int take_numbers(const struct command *command, const struct option_spec 
     }
 }
 
-static int take_value(const struct command *command, const struct option_spec *option,
-                      const char *text, void *fields)
+static int take_value(const struct given *given, const char *text, void *fields)
 {
+    const struct option_spec *option = given->option;
     void *field = field_of(fields, option->offset);
     bool bare = false;
     int64_t number = 0;
@@ -167,17 +177,17 @@ static int take_value(const struct command *command, const struct option_spec *o
     case OPTION_FLAG: *(bool *)field = true; return COMMAND_GO_ON;
     case OPTION_TEXT:
         if (text[0] == 0) {
-            complain(command, "--%s needs a value, not an empty one", option->name);
+            complain(given->command, "%s needs a value, not an empty one", given->place);
             return STATUS_USAGE;
         }
         *(const char **)field = text;
         return COMMAND_GO_ON;
-    case OPTION_CHOICE: return take_choice(command, option, text, field);
-    case OPTION_NUMBERS: return take_numbers(command, option, text, field);
+    case OPTION_CHOICE: return take_choice(given, text, field);
+    case OPTION_NUMBERS: return take_numbers(given, text, field);
     case OPTION_NUMBER:
     case OPTION_SIZE: break;
     }
-    int status = take_number(command, option, text, &number, &bare);
+    int status = take_number(given, text, &number, &bare);
     if (status != COMMAND_GO_ON) return status;
     if (bare && (option->flags & OPTION_BARE_NUMBER) != 0)
         field = field_of(fields, option->bare_offset);
@@ -259,7 +269,51 @@ static int take_option(const struct command *command, char **argv, int argc, int
         }
         value = argv[++*at];
     }
-    return take_value(command, option, value, fields);
+    struct given given = {.command = command, .option = option};
+    snprintf(given.place, sizeof given.place, "--%s", option->name);
+    return take_value(&given, value, fields);
+}
+
+/* ------------------------------------------------------------------------------- environment */
+
+void command_environment_name(const struct option_spec *option, char *name, size_t bytes)
+{
+    snprintf(name, bytes, "FERO_%s", option->name);
+    for (char *at = name; *at != 0; at++)
+        *at = *at == '.' || *at == '-' ? '_' : (char)toupper((unsigned char)*at);
+}
+
+/* "1", "true", "yes" and "on", or their contraries; false: neither. */
+static bool parse_truth(const char *text, bool *truth)
+{
+    static const char *const words[] = {"0", "1", "false", "true", "no", "yes", "off", "on"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (strcasecmp(text, words[i]) != 0) continue;
+        *truth = i % 2 == 1;
+        return true;
+    }
+    return false;
+}
+
+/* What the environment says, before the command line has its say. One that is empty is not set. */
+static int take_environment(const struct command *command, void *fields)
+{
+    for (size_t i = 0; i < command->options_count; i++) {
+        struct given given = {.command = command, .option = &command->options[i]};
+        if ((given.option->flags & OPTION_NO_ENVIRONMENT) != 0) continue;
+        command_environment_name(given.option, given.place, sizeof given.place);
+        const char *text = getenv(given.place);
+        if (text == NULL || text[0] == 0) continue;
+        bool *flag = field_of(fields, given.option->offset);
+        if (given.option->kind == OPTION_FLAG && !parse_truth(text, flag)) {
+            complain(command, "%s must be 1 or 0, not \"%s\"", given.place, text);
+            return STATUS_USAGE;
+        }
+        if (given.option->kind == OPTION_FLAG) continue;
+        int status = take_value(&given, text, fields);
+        if (status != COMMAND_GO_ON) return status;
+    }
+    return COMMAND_GO_ON;
 }
 
 static bool is_help(const char *text)
@@ -272,17 +326,22 @@ int command_parse(const struct command *command, int argc, char **argv, void *fi
 {
     int count = 0;
     bool options_ended = false;
+    /* Help is given whatever the environment is. */
+    for (int at = 0; at < argc && strcmp(argv[at], "--") != 0; at++) {
+        if (!is_help(argv[at])) continue;
+        command_help(stdout, command);
+        return STATUS_OK;
+    }
+    int status = take_environment(command, fields);
+    if (status != COMMAND_GO_ON) return status;
     for (int at = 0; at < argc; at++) {
         char *text = argv[at];
         if (options_ended || is_argument(text)) {
             argv[count++] = text;
         } else if (strcmp(text, "--") == 0) {
             options_ended = true;
-        } else if (is_help(text)) {
-            command_help(stdout, command);
-            return STATUS_OK;
         } else {
-            int status = take_option(command, argv, argc, &at, fields);
+            status = take_option(command, argv, argc, &at, fields);
             if (status != COMMAND_GO_ON) return status;
         }
     }

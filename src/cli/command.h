@@ -24,6 +24,7 @@ enum option_kind {
 #define OPTION_MAY_BE_INFINITE 2u /* "Infinity": INT64_MAX */
 #define OPTION_CONSTANT 4u        /* also written --constants.NAME */
 #define OPTION_BARE_NUMBER 8u     /* OPTION_SIZE: a number without a unit goes to `bare_offset` */
+#define OPTION_NO_ENVIRONMENT 16u /* of this call only: the environment does not give it */
 
 #define NUMBER_LIST_MAX 16
 struct number_list {
@@ -79,6 +80,9 @@ enum status {
  */
 int command_parse(const struct command *command, int argc, char **argv, void *fields,
                   int *arguments_count);
+
+/* Writes the name of the variable that gives the option, "FERO_MEMORY_MAX". */
+void command_environment_name(const struct option_spec *option, char *name, size_t bytes);
 
 void command_help(FILE *to, const struct command *command);
 

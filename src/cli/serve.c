@@ -32,6 +32,8 @@ struct serve_options {
     int64_t shards;
     const char *cpus;
     const char *listen;
+    const char *token_file;
+    bool insecure;
     const char *ports;
     bool busy_poll;
     bool idle;
@@ -61,7 +63,11 @@ static const struct option_spec serve_specs[] = {
     {.name = "cpus", .kind = OPTION_TEXT, FIELD(cpus), .shows = "LIST",
      .help = "pin the shards to these: 2-7,10 (the allowed ones)"},
     {.name = "listen", .kind = OPTION_TEXT, FIELD(listen), .shows = "ADDRESS",
-     .help = "address to listen on (127.0.0.1)"},
+     .help = "IPv4 or IPv6 address to listen on (127.0.0.1)"},
+    {.name = "token-file", .kind = OPTION_TEXT, FIELD(token_file), .shows = "FILE",
+     .help = "answer only to clients that show what it holds"},
+    {.name = "insecure", .kind = OPTION_FLAG, FIELD(insecure),
+     .help = "let everybody in who reaches the address"},
     {.name = "ports", .kind = OPTION_TEXT, FIELD(ports), .shows = "FIRST[-LAST]",
      .help = "the first free one is taken; 0: any (7700-7799)"},
     {.name = "busy-poll", .kind = OPTION_FLAG, FIELD(busy_poll),
@@ -164,6 +170,8 @@ static int make_opts(const struct command *command, const struct serve_options *
         .shards = (int32_t)options->shards,
         .cpus = options->cpus,
         .listen = options->listen,
+        .token_file = options->token_file,
+        .insecure = options->insecure,
         .idle = options->busy_poll ? FERO_IDLE_BUSY_POLL
                 : options->idle    ? FERO_IDLE_SLEEP
                                    : FERO_IDLE_ADAPTIVE,
@@ -182,6 +190,10 @@ static int make_opts(const struct command *command, const struct serve_options *
         .log = on_log};
     if (options->busy_poll && options->idle) {
         complain(command, "--busy-poll and --idle exclude each other; leave one out");
+        return STATUS_USAGE;
+    }
+    if (options->insecure && options->token_file != NULL) {
+        complain(command, "--insecure and --token-file exclude each other; leave one out");
         return STATUS_USAGE;
     }
     const char *ports = options->ports != NULL ? options->ports : "7700-7799";
@@ -250,6 +262,7 @@ static int open_caches(const struct command *command, fero *runtime, char **name
 
 struct facts {
     const char *address;
+    const char *token_file;
     char *info; /* JSON */
     size_t info_bytes;
     uint64_t shards;
@@ -281,9 +294,10 @@ static void write_cpus(struct facts *facts)
     }
 }
 
-static bool facts_make(struct facts *facts, fero *runtime)
+static bool facts_make(struct facts *facts, fero *runtime, const char *token_file)
 {
-    *facts = (struct facts){.address = fero_address(runtime), .info = malloc(INFO_BYTES)};
+    *facts = (struct facts){
+        .address = fero_address(runtime), .token_file = token_file, .info = malloc(INFO_BYTES)};
     if (facts->info == NULL) return false;
     int64_t bytes = fero_info(runtime, facts->info, INFO_BYTES);
     if (bytes < 0) return false;
@@ -317,7 +331,7 @@ static void print_facts(const struct facts *facts, const char *program, char **n
     char memory[SIZE_TEXT_BYTES];
     const char *bold = output_is_colored(stdout) ? "\033[1m" : "";
     const char *plain = bold[0] != 0 ? "\033[0m" : "";
-    char seeds[128] = "";
+    char seeds[512] = "";
     if (strcmp(facts->address, CLIENT_SEEDS_DEFAULT) != 0)
         snprintf(seeds, sizeof seeds, " --seeds %s", facts->address);
     printf("fero %s serves %s%s", FERO_VERSION, bold, names[0]);
@@ -331,6 +345,9 @@ static void print_facts(const struct facts *facts, const char *program, char **n
     printf("\nTry, in another shell:\n");
     char set[256];
     char get[256];
+    size_t used = strlen(seeds);
+    if (facts->token_file != NULL)
+        snprintf(seeds + used, sizeof seeds - used, " --token-file %s", facts->token_file);
     snprintf(set, sizeof set, "%s 28 david", names[0]);
     snprintf(get, sizeof get, "%s 28", names[0]);
     print_try(program, "set ", set, seeds);
@@ -386,7 +403,7 @@ static int serve(const struct command *command, const struct serve_options *opti
     int status = open_caches(command, runtime, names, count);
     if (status != COMMAND_GO_ON) return status;
     struct facts facts;
-    if (!facts_make(&facts, runtime)) {
+    if (!facts_make(&facts, runtime, options->token_file)) {
         complain(command, "cannot tell about the node: %s", fero_errmsg());
     } else if (options->json) {
         print_json(&facts, names, count);
@@ -396,6 +413,11 @@ static int serve(const struct command *command, const struct serve_options *opti
     }
     free(facts.info);
     fflush(stdout);
+    if (options->insecure)
+        complain(command,
+                 "WARNING: --insecure: whoever reaches %s may read and write everything; "
+                 "--token-file FILE closes it",
+                 fero_address(runtime));
 
     wait_for_signal();
     if (!options->json && isatty(STDERR_FILENO) != 0)

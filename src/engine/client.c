@@ -22,6 +22,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "engine/error.h"
+#include "engine/token.h"
 #include "net/uring.h"
 
 #define OUTBOX_DEFAULT (1 * MIB)
@@ -81,6 +82,8 @@ static int take_options(struct client *client, const fero_runtime_opts *opts)
     if (err < 0)
         return error_set(FERO_E_INVAL, "seed \"%s\": write HOST:PORT, HOST being an address",
                          wrong);
+    err = token_read(opts->token_file, &client->token);
+    if (err < 0) return err;
     client->log = opts->log;
     client->log_ud = opts->log_ud;
     client->trace = (struct trace){.function = opts->log != NULL ? forward_log : NULL,
@@ -104,6 +107,7 @@ static void client_free(struct client *client)
     chunk_pool_deinit(&client->pool);
     window_deinit(&client->window);
     ops_leave(client->ops);
+    secret_put(client->token);
     memory_put(client);
 }
 
@@ -620,6 +624,7 @@ int client_open(struct client *client, const char *name, const fero_opts *opts, 
     if (cache == NULL) return err;
     client->refusal = 0;
     client->seek_rounds = 0;
+    client->deaf_rounds = 0;
     err = ask_links(client, cache) < 0 ? error_set(FERO_E_NOMEM, "no memory for a link")
                                        : wait_open(cache, timeout_ms);
     if (err < 0)

@@ -19,6 +19,7 @@
 
 #include "base/attr.h"
 #include "base/rng.h"
+#include "base/secret.h"
 #include "base/trace.h"
 #include "engine/backlog.h"
 #include "engine/dial.h"
@@ -162,6 +163,8 @@ struct client {
     int idle;                         /* FERO_IDLE_... */
     int refusal;                      /* FERO_E_... that a node refused us with, 0: none */
     char reason[CLIENT_REASON_BYTES]; /* why the last link was lost or could not be had */
+    struct secret *token;             /* NULL: none */
+    uint32_t deaf_rounds; /* times that a seed closed the link without an answer to HELLO */
     struct trace trace;
     fero_log_fn log;
     void *log_ud;

@@ -31,6 +31,8 @@
 #define SEQ_DISTANCE_MAX ((uint64_t)1 << 30)
 /* Room for what does not depend on the longest value: the longest INFO is 192 KiB. */
 #define REPLY_OVERHEAD_BYTES (256 * KIB)
+/* A node that ends just when it is greeted does so once. */
+#define DEAF_ROUNDS_MAX 2
 
 struct client_link *client_link_make(struct client *client, uint32_t index)
 {
@@ -198,12 +200,25 @@ static void reset(struct client_link *link)
     }
 }
 
+/* Nodes do so to who shows no token, or a wrong one; but one that ends just then does, too. */
+static void deaf(struct client_link *link)
+{
+    struct client *client = link->client;
+    char address[ADDRESS_TEXT_BYTES];
+    snprintf(client->reason, sizeof client->reason,
+             "%s closed the connection without a word: does it want %s? See --token-file",
+             address_format(&link->address, address),
+             client->token != NULL ? "another token" : "a token");
+    if (++client->deaf_rounds >= DEAF_ROUNDS_MAX) client->refusal = FERO_E_DENIED;
+}
+
 /* IO_CLOSED came: whoever closed it, the connection is gone. */
 static void lost(struct client_link *link, int result)
 {
     struct client *client = link->client;
     bool by_us = link->state == CLIENT_LINK_CLOSING;
     bool was_up = link->state == CLIENT_LINK_UP;
+    bool was_greeting = link->state == CLIENT_LINK_GREETING;
     char reason[128];
     if (link->is_leaving) {
         client_link_free(link);
@@ -213,7 +228,9 @@ static void lost(struct client_link *link, int result)
         client->links_up--;
         client->finished++;
     }
-    if (!by_us) {
+    if (was_greeting && is_seeker(link)) {
+        deaf(link);
+    } else if (!by_us) {
         if (result < 0)
             reason_of_errno(reason, sizeof reason, -result);
         else
@@ -261,9 +278,11 @@ static int greet(struct client_link *link)
                                 .seq_first = window->next,
                                 .floor = window->floor,
                                 .frame_bytes_max = FRAME_BYTES_MAX};
-    uint8_t *to = link_reserve(&link->link, sizeof hello + 8);
+    struct bytes token = {NULL, 0};
+    if (client->token != NULL) token = (struct bytes){client->token->data, client->token->bytes};
+    uint8_t *to = link_reserve(&link->link, sizeof hello + token.size + 8);
     if (to == NULL) return -ENOMEM;
-    link_commit(&link->link, hello_encode(&hello, (struct bytes){NULL, 0}, to));
+    link_commit(&link->link, hello_encode(&hello, token, to));
     for (uint32_t i = 0; i < CLIENT_CACHES_MAX; i++) {
         const struct client_cache *cache = client->caches[i];
         if (cache != &client->nobody && client_link_open(link, cache) < 0) return -ENOMEM;
@@ -895,6 +914,8 @@ static void sent(struct client_link *link)
     link->sending = SENDING_NOTHING;
     if (what == SENDING_CONTROL) {
         link_sent(&link->link);
+        /* It may have been a HELLO. */
+        if (link->client->token != NULL) link_wipe_sent(&link->link);
     } else if (what == SENDING_REQUESTS) {
         backlog_sent(&link->backlog);
         count_up_to(link, RUN_WRITTEN, link->handed_requests);

@@ -22,6 +22,7 @@
 #include "engine/handler.h"
 #include "engine/runtime.h"
 #include "engine/settings.h"
+#include "engine/token.h"
 #include "net/uring.h"
 #include "ring/slot.h"
 #include "shard/mailbox.h"
@@ -46,6 +47,7 @@ struct server {
     struct runtime_head head;
     struct settings settings;
     struct trace trace;
+    struct secret *token;
     struct mailbox *mailboxes;
     struct shard *shards[SHARDS_MAX];
     struct server_thread *threads;
@@ -199,6 +201,7 @@ static void free_shards(struct server *server)
     if (server->mailboxes != NULL) mailboxes_deinit(server->mailboxes, shards);
     memory_put(server->mailboxes);
     memory_put(server->trace.context);
+    secret_put(server->token);
 }
 
 /* The rest, which threads of the program may have looked at until now. */
@@ -284,10 +287,11 @@ static int parse_listen(struct server *server, const fero_runtime_opts *opts)
     if (address_parse(&server->listen, text, server->settings.port_first) < 0)
         return error_set(FERO_E_INVAL, "listen is \"%s\", but must be an address such as 127.0.0.1",
                          text);
-    if (!address_is_loopback(&server->listen))
+    bool is_open = opts->token_file == NULL && !address_is_loopback(&server->listen);
+    if (is_open && opts->insecure == 0)
         return error_set(FERO_E_DENIED,
-                         "%s is not a loopback address: this version has no tokens yet, so it "
-                         "listens on loopback only",
+                         "%s is not a loopback address, so others could write: give --token-file "
+                         "FILE, or --insecure to let everybody in",
                          text);
     server->port_last = server->settings.port_last;
     return 0;
@@ -303,10 +307,12 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
     int err =
         settings_make(&server->settings, opts, machine_memory_bytes(), &allowed, descriptors_max());
     if (err == 0) err = parse_listen(server, opts);
+    if (err == 0) err = token_read(opts->token_file, &server->token);
     if (err < 0) {
         memory_put(server);
         return err;
     }
+    server->settings.shard.token = server->token;
     deal_slots(server);
     prepare_hosts(server);
     if (server_allocate(server, opts) < 0) {

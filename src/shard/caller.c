@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/secret.h"
 #include "ring/slot.h"
 #include "shard/crossing.h"
 #include "shard/greeting.h"
@@ -84,6 +85,7 @@ static struct caller *caller_open(struct shard *shard, uint32_t conn)
                               .waits_for = IO_NONE,
                               .dirty = caller->dirty,
                               .waiting = caller->waiting,
+                              .is_known = shard->options->token == NULL,
                               .shard = shard};
     link_init(&caller->link, shard->io, conn, GREETING_BYTES_MAX);
     caller->link.one_by_one = shard->options->unbatched;
@@ -139,10 +141,14 @@ static void caller_close(struct caller *caller)
     io_close(caller->link.io, caller->link.conn);
 }
 
-/* The link's last frame. */
+/* The link's last frame. Whoever has not shown the token gets none. */
 static void refuse(struct caller *caller, const struct refusal *refusal)
 {
     struct shard *shard = caller->shard;
+    if (!caller->is_known) {
+        caller_close(caller);
+        return;
+    }
     queue_remove(caller);
     caller->state = CALLER_CLOSING;
     queue_push(caller, shard->now_ns + CLOSING_NS_MAX);
@@ -164,6 +170,15 @@ void caller_refuse(struct caller *caller, const struct refusal *refusal)
                refusal->text, (unsigned long long)refusal->got, (unsigned long long)refusal->limit);
     refuse(caller, refusal);
     caller_mark_dirty(caller);
+}
+
+/* Told nothing, and at once: whoever guesses learns neither how near he was nor what this is. */
+static void caller_deny(struct caller *caller)
+{
+    struct shard *shard = caller->shard;
+    count(&shard->counters.refused, 1);
+    trace_line(shard->options->trace, TRACE_WARN, "link closed: wrong token, or none");
+    caller_close(caller);
 }
 
 /*
@@ -317,9 +332,18 @@ static int64_t greet(void *context, uint8_t *data, size_t size)
                                  .shards_count = shard->options->shards_count,
                                  .shard_any = caller->is_adopted ? shard->index : shard->next_shard,
                                  .cluster = shard->options->cluster,
-                                 .stopping = shard->stopping};
+                                 .stopping = shard->stopping,
+                                 .token = caller->is_known ? NULL : shard->options->token};
     struct greeting greeting;
     greeting_decide(&greeting, &node, data, min_u64(prefix.length, size));
+    /* Nobody needs the token any more, whatever becomes of these bytes. */
+    if (prefix.type == FRAME_HELLO && prefix.length > sizeof greeting.hello)
+        secret_wipe(data + sizeof greeting.hello, prefix.length - sizeof greeting.hello);
+    if (greeting.action == GREETING_DENY) {
+        caller_deny(caller);
+        return -EPROTO;
+    }
+    if (greeting.is_known) caller->is_known = true;
     bool wants_any = greeting.action != GREETING_REFUSE && greeting.hello.shard == HELLO_SHARD_ANY;
     if (wants_any && !caller->is_adopted)
         shard->next_shard = (shard->next_shard + 1) % shard->options->shards_count;
@@ -424,6 +448,7 @@ void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size)
         return;
     }
     caller->is_adopted = true;
+    caller->is_known = true;
     uint8_t copy[GREETING_BYTES_MAX];
     ASSERT(size <= sizeof copy);
     memcpy(copy, data, size);

@@ -25,11 +25,13 @@ struct caller {
     struct link link;
     uint32_t index;
     uint32_t generation;
-    uint8_t state;   /* enum caller_state */
-    bool dirty;      /* in the shard's list of links to flush this turn */
-    bool waiting;    /* in the shard's list of links that could not go on */
-    bool must_ack;   /* requests were taken since the last ACK */
-    bool is_ended;   /* the peer sends no more: closed when it has its answers */
+    uint8_t state; /* enum caller_state */
+    bool dirty;    /* in the shard's list of links to flush this turn */
+    bool waiting;  /* in the shard's list of links that could not go on */
+    bool must_ack; /* requests were taken since the last ACK */
+    bool is_ended; /* the peer sends no more: closed when it has its answers */
+    bool
+        is_known; /* it has shown the token, or the node has none: before that it is told nothing */
     bool is_adopted; /* another shard has handed it over, so this one greets it */
     struct shard *shard;
     struct session *session;    /* NULL: none */

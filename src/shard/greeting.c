@@ -13,6 +13,8 @@ void greeting_decide(struct greeting *greeting, const struct greeting_node *node
     struct frame_prefix prefix;
     struct bytes token;
     memcpy(&prefix, frame, sizeof prefix);
+    greeting->action = GREETING_DENY;
+    greeting->is_known = false;
     if (prefix.type != FRAME_HELLO) {
         refuse(greeting, ERROR_PROTOCOL, prefix.type, FRAME_HELLO, "the first frame must be HELLO");
         return;
@@ -22,6 +24,8 @@ void greeting_decide(struct greeting *greeting, const struct greeting_node *node
         return;
     }
     const struct frame_hello *hello = &greeting->hello;
+    greeting->is_known = node->token == NULL || secret_equals(node->token, token);
+    if (!greeting->is_known) return;
     if (hello->role != ROLE_CLIENT) {
         refuse(greeting, ERROR_UNSUPPORTED, hello->role, ROLE_CLIENT,
                "links between nodes are not supported yet");

@@ -5,16 +5,19 @@
 
 #include <stdint.h>
 
+#include "base/secret.h"
 #include "wire/hello.h"
 
 enum greeting_action {
     GREETING_WELCOME,   /* this shard speaks on the link */
     GREETING_HAND_OVER, /* to `shard` */
-    GREETING_REFUSE     /* with `refusal` */
+    GREETING_REFUSE,    /* with `refusal` */
+    GREETING_DENY       /* it has not shown the node's token, and is told nothing */
 };
 
 struct greeting {
     enum greeting_action action;
+    bool is_known; /* it has shown the token, or need not */
     uint32_t shard;
     struct frame_hello hello;
     struct refusal refusal;
@@ -27,6 +30,7 @@ struct greeting_node {
     uint32_t shard_any; /* for callers that want any */
     uint64_t cluster;
     bool stopping;
+    const struct secret *token; /* that callers must show; NULL: none, or this one has shown it */
 };
 
 /* Decides on one whole frame that should be a HELLO. */

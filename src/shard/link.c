@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "base/memory.h"
+#include "base/secret.h"
 #include "wire/frame.h"
 
 #define BUFFER_BYTES_MIN ((size_t)4096)
@@ -207,4 +208,10 @@ void link_sent(struct link *link)
     link->sending = false;
     link->sent_bytes += sent->bytes;
     sent->bytes = 0;
+}
+
+void link_wipe_sent(struct link *link)
+{
+    const struct link_buffer *sent = &link->out[link->current ^ 1u];
+    if (!link->sending && sent->capacity > 0) secret_wipe(sent->data, sent->capacity);
 }

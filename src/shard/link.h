@@ -95,3 +95,5 @@ void link_trim(struct link *link);
 void link_flush(struct link *link);
 /* IO_SENT came. The caller flushes again at the end of the turn if there is more. */
 void link_sent(struct link *link);
+/* Right behind link_sent: leaves nothing of what was sent in the outbox. */
+void link_wipe_sent(struct link *link);

@@ -10,6 +10,7 @@
 
 #include "base/attr.h"
 #include "base/ck.h"
+#include "base/secret.h"
 #include "base/trace.h"
 #include "net/io.h"
 #include "shard/cache.h"
@@ -47,6 +48,7 @@ struct shard_options {
     uint64_t view;
     uint32_t incarnation;
     uint64_t hash_seed;
+    const struct secret *token; /* that callers must show; NULL: none */
     const struct trace *trace;
 };
 
