@@ -145,15 +145,23 @@ typedef struct fero_runtime_opts {
     int64_t outbox_max_bytes;    /* a connection's; 0: 1 MiB; FERO_OFF: no batching (c) */
     int64_t key_max_bytes;       /* at most 65,535; 0: 1 KiB */
     int64_t value_max_bytes;     /* key, value and 1,560 bytes fit in 16 MiB; 0: 1 MiB */
-    int64_t connections_max;     /* 0: what the descriptors allow, at most 65,536; a client's: 256
-                                    (c) */
-    int64_t window_requests;     /* unanswered requests a session; 0: 16,384, the most (c) */
-    int64_t window_bytes;        /* request bytes in flight a link; 0: 4 MiB (c) */
-    int64_t lane_bytes;          /* of each lane between two shards, a power of two from 128 KiB to
+    int64_t connections_max; /* of all shards; 0: 65,536; at most the limit of descriptors less 256;
+                                    a client's: 256 (c) */
+    int64_t window_requests; /* unanswered requests a session; 0: 16,384, the most (c) */
+    int64_t window_bytes;    /* request bytes in flight a link; 0: 4 MiB (c) */
+    int64_t lane_bytes;      /* of each lane between two shards, a power of two from 128 KiB to
                                     1 GiB; 0: 1 MiB */
-    int64_t threads_max;         /* of the program that make requests of a server at the same time:
+    int64_t threads_max;     /* of the program that make requests of a server at the same time:
                                     each has two lanes to every shard. 0: 64; at most 256; FERO_OFF:
                                     none may */
+    int64_t handshake_ms;    /* from connecting to HELLO; 0: 2,000 */
+    int64_t half_open_max;   /* connections that have not said HELLO: above it, one drawn at
+                                    random is dropped for each that comes; 0: 256 */
+    int64_t half_open_source_max; /* likewise from one address; 0: 16, loopback addresses excepted;
+                                     FERO_OFF: as many as half_open_max */
+    int64_t progress_ms;          /* a half-received frame has to grow by progress_bytes in this
+                                    time; 0: 10,000; FERO_OFF: it may take its time */
+    int64_t progress_bytes;       /* 0: 10 KiB */
     const char *token_file; /* a server answers nobody who does not show what this file holds, a
                                     client shows it; 1 to 256 bytes and a newline, to be read by its
                                     owner only; NULL: no token (c) */

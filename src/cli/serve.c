@@ -48,6 +48,11 @@ struct serve_options {
     int64_t window_requests;
     int64_t window_bytes;
     int64_t lane_bytes;
+    int64_t handshake_ms;
+    int64_t half_open_max;
+    int64_t half_open_source_max;
+    int64_t progress_ms;
+    int64_t progress_bytes;
     int32_t trace;
     bool json;
 };
@@ -94,7 +99,22 @@ static const struct option_spec serve_specs[] = {
      .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT, .help = "largest value (1M)"},
     {.name = "connections.max", .kind = OPTION_SIZE, FIELD(connections_max), .shows = "N",
      .low = 1, .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT | OPTION_MAY_BE_INFINITE,
-     .help = "as many at a time (65,536, or what the descriptors allow)"},
+     .help = "as many at a time (65,536, or the descriptors less 256)"},
+    {.name = "handshake.ms", .kind = OPTION_NUMBER, FIELD(handshake_ms), .shows = "MS", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "from connecting to HELLO (2000)"},
+    {.name = "half-open.max", .kind = OPTION_SIZE, FIELD(half_open_max), .shows = "N", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "without HELLO; above it one is dropped for each new one (256)"},
+    {.name = "half-open.source.max", .kind = OPTION_SIZE, FIELD(half_open_source_max),
+     .shows = "N", .low = 1, .high = SIZE_MAX_GIVEN, .off_value = FERO_OFF,
+     .flags = OPTION_CONSTANT | OPTION_MAY_BE_OFF,
+     .help = "likewise, of one address (16, but any number of loopback)"},
+    {.name = "progress.ms", .kind = OPTION_NUMBER, FIELD(progress_ms), .shows = "MS", .low = 1,
+     .high = SIZE_MAX_GIVEN, .off_value = FERO_OFF, .flags = OPTION_CONSTANT | OPTION_MAY_BE_OFF,
+     .help = "within this a half-sent frame must grow by progress.bytes (10000)"},
+    {.name = "progress.bytes", .kind = OPTION_SIZE, FIELD(progress_bytes), .shows = "SIZE",
+     .low = 1, .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT, .help = "see progress.ms (10k)"},
     {.name = "window.requests", .kind = OPTION_SIZE, FIELD(window_requests), .shows = "N",
      .low = 1, .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
      .help = "unanswered requests of a session (16k)"},
@@ -186,6 +206,11 @@ static int make_opts(const struct command *command, const struct serve_options *
         .window_requests = options->window_requests,
         .window_bytes = options->window_bytes,
         .lane_bytes = options->lane_bytes,
+        .handshake_ms = options->handshake_ms,
+        .half_open_max = options->half_open_max,
+        .half_open_source_max = options->half_open_source_max,
+        .progress_ms = options->progress_ms,
+        .progress_bytes = options->progress_bytes,
         .log_level = options->trace,
         .log = on_log};
     if (options->busy_poll && options->idle) {

@@ -101,7 +101,7 @@ static int thread_open(struct server_thread *thread)
     struct io *io;
     shard->cpu = cpus_pin(cpu) == 0 ? cpu : -1;
     struct uring_options options = {.features = server->settings.io_features,
-                                    .connections_max = server->settings.shard.connections_max,
+                                    .connections_max = shard_callers_max(&server->settings.shard),
                                     .trace = &server->trace};
     int err = uring_open(&options, &io, thread->reason);
     if (err < 0) return err;
@@ -225,6 +225,13 @@ static int server_allocate(struct server *server, const fero_runtime_opts *opts)
                                    .context = copy,
                                    .level = (enum trace_level)opts->log_level};
     server->settings.shard.trace = &server->trace;
+    const struct settings *settings = &server->settings;
+    if (settings->connections_wanted > settings->shard.connections_max)
+        trace_line(&server->trace, TRACE_WARN,
+                   "connections.max is %llu, but the descriptors allow %u. Type: ulimit -n %llu",
+                   (unsigned long long)settings->connections_wanted,
+                   settings->shard.connections_max,
+                   (unsigned long long)settings->connections_wanted + SETTINGS_DESCRIPTORS_SPARE);
     server->threads = memory_take(shards * sizeof *server->threads);
     if (server->threads == NULL) return -ENOMEM;
     for (uint32_t i = 0; i < shards; i++) {

@@ -18,11 +18,15 @@
 #define WINDOW_BYTES_DEFAULT (4 * MIB)
 #define LANE_DEFAULT (1 * MIB)
 #define THREADS_DEFAULT 64
-#define CONNECTIONS_DEFAULT_MAX 65536
+#define CONNECTIONS_DEFAULT 65536
+#define CONNECTIONS_HARD_MAX 1000000
 #define SPIN_NS_DEFAULT (200 * NS_PER_US)
-#define GREETING_NS (2 * NS_PER_S)
-/* Descriptors that are not connections: rings, events, files. */
-#define DESCRIPTORS_SPARE 64
+#define HANDSHAKE_MS_DEFAULT 2000
+#define HALF_OPEN_DEFAULT 256
+#define HALF_OPEN_SOURCE_DEFAULT 16
+#define PROGRESS_MS_DEFAULT 10000
+#define PROGRESS_BYTES_DEFAULT (10 * KIB)
+#define DAY_MS 86400000
 /* What a request may have beside key and value. */
 #define FRAME_OVERHEAD (FRAME_REQUEST_BYTES + EXTENSIONS_BYTES_MAX)
 
@@ -76,17 +80,12 @@ static int take_memory(struct settings *settings, const fero_runtime_opts *opts,
     return 0;
 }
 
-static int take_sizes(struct settings *settings, const fero_runtime_opts *opts,
-                      uint64_t descriptors_max)
+static int take_sizes(struct settings *settings, const fero_runtime_opts *opts)
 {
     struct shard_options *shard = &settings->shard;
     uint64_t outbox = OUTBOX_DEFAULT;
     uint64_t window_requests = 0;
-    uint64_t connections = 0;
     uint64_t value_max = FRAME_BYTES_MAX - FRAME_OVERHEAD - KIB;
-    uint64_t connections_max = descriptors_max > DESCRIPTORS_SPARE * 2
-                                   ? descriptors_max - DESCRIPTORS_SPARE
-                                   : DESCRIPTORS_SPARE;
     int err;
     if (opts->outbox_max_bytes != FERO_OFF &&
         (err = take(&outbox, opts->outbox_max_bytes, OUTBOX_DEFAULT,
@@ -113,10 +112,6 @@ static int take_sizes(struct settings *settings, const fero_runtime_opts *opts,
     if ((err = take(&shard->window_bytes, opts->window_bytes, WINDOW_BYTES_DEFAULT,
                     &(struct range){"window.bytes", 4 * KIB, GIB})) < 0)
         return err;
-    if ((err = take(&connections, opts->connections_max,
-                    min_u64(connections_max, CONNECTIONS_DEFAULT_MAX),
-                    &(struct range){"connections.max", 1, connections_max})) < 0)
-        return err;
     uint64_t threads = 0;
     if (opts->threads_max != FERO_OFF &&
         (err = take(&threads, opts->threads_max, THREADS_DEFAULT,
@@ -131,8 +126,61 @@ static int take_sizes(struct settings *settings, const fero_runtime_opts *opts,
     shard->lane_bytes = (size_t)lane;
     shard->window_requests = (uint32_t)window_requests;
     shard->window_bytes = max_u64(shard->window_bytes, shard->frame_bytes_max);
-    shard->connections_max = (uint32_t)connections;
     return 0;
+}
+
+static int take_connections(struct settings *settings, const fero_runtime_opts *opts,
+                            uint64_t descriptors_max)
+{
+    struct shard_options *shard = &settings->shard;
+    uint64_t wanted = 0;
+    uint64_t allowed = descriptors_max > SETTINGS_DESCRIPTORS_SPARE * 2
+                           ? descriptors_max - SETTINGS_DESCRIPTORS_SPARE
+                           : max_u64(descriptors_max / 2, 1);
+    int err = take(&wanted, opts->connections_max, min_u64(allowed, CONNECTIONS_DEFAULT),
+                   &(struct range){"connections.max", 1, CONNECTIONS_HARD_MAX});
+    settings->connections_wanted = wanted;
+    shard->connections_max = (uint32_t)min_u64(wanted, allowed);
+    return err;
+}
+
+/* Connections that have not greeted. */
+static int take_half_open(struct shard_options *shard, const fero_runtime_opts *opts)
+{
+    uint64_t handshake_ms = 0;
+    uint64_t half_open = 0;
+    uint64_t source = 0;
+    int64_t source_given = opts->half_open_source_max;
+    int err;
+    if ((err = take(&handshake_ms, opts->handshake_ms, HANDSHAKE_MS_DEFAULT,
+                    &(struct range){"handshake.ms", 1, DAY_MS})) < 0 ||
+        (err = take(&half_open, opts->half_open_max, HALF_OPEN_DEFAULT,
+                    &(struct range){"half-open.max", 1, CONNECTIONS_HARD_MAX})) < 0)
+        return err;
+    if (source_given != FERO_OFF &&
+        (err = take(&source, source_given, HALF_OPEN_SOURCE_DEFAULT,
+                    &(struct range){"half-open.source.max", 1, CONNECTIONS_HARD_MAX})) < 0)
+        return err;
+    shard->greeting_ns_max = handshake_ms * NS_PER_MS;
+    shard->half_open_max = (uint32_t)half_open;
+    shard->half_open_source_max = (uint32_t)source;
+    shard->half_open_spares_loopback = source_given == 0;
+    return 0;
+}
+
+static int take_progress(struct shard_options *shard, const fero_runtime_opts *opts)
+{
+    uint64_t ms = 0;
+    int err = take(&shard->progress_bytes, opts->progress_bytes, PROGRESS_BYTES_DEFAULT,
+                   &(struct range){"progress.bytes", 1, FRAME_BYTES_MAX});
+    if (err < 0) return err;
+    if (opts->progress_ms == FERO_OFF)
+        shard->progress_bytes = 0;
+    else
+        err = take(&ms, opts->progress_ms, PROGRESS_MS_DEFAULT,
+                   &(struct range){"progress.ms", 1, DAY_MS});
+    shard->progress_ns = ms * NS_PER_MS;
+    return err;
 }
 
 static bool is_allowed(const struct cpu_list *allowed, uint16_t cpu)
@@ -171,7 +219,10 @@ int settings_make(struct settings *settings, const fero_runtime_opts *opts, uint
     int err = take_cpus(settings, opts, allowed);
     if (err < 0) return err;
     if ((err = take_memory(settings, opts, machine_bytes)) < 0) return err;
-    if ((err = take_sizes(settings, opts, descriptors_max)) < 0) return err;
+    if ((err = take_sizes(settings, opts)) < 0) return err;
+    if ((err = take_connections(settings, opts, descriptors_max)) < 0) return err;
+    if ((err = take_half_open(&settings->shard, opts)) < 0) return err;
+    if ((err = take_progress(&settings->shard, opts)) < 0) return err;
     if (opts->idle < FERO_IDLE_ADAPTIVE || opts->idle > FERO_IDLE_SLEEP)
         return error_set(FERO_E_INVAL, "idle is %d, but must be from 0 to 2", opts->idle);
     settings->shard.idle = (enum shard_idle)opts->idle;
@@ -183,7 +234,6 @@ int settings_make(struct settings *settings, const fero_runtime_opts *opts, uint
                                                           &unknown, &unknown_bytes) < 0)
         return error_set(FERO_E_INVAL, "io-features: \"%.*s\" is not a feature; these are: %s",
                          (int)unknown_bytes, unknown, uring_feature_names());
-    settings->shard.greeting_ns_max = GREETING_NS;
     settings->shard.node = rng_secret_u64();
     settings->shard.cluster = rng_secret_u64();
     settings->shard.hash_seed = rng_secret_u64();

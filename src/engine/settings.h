@@ -15,12 +15,15 @@
 
 /* Of adaptive waiting where there are more threads than processors. */
 #define SPIN_NS_CROWDED (5 * NS_PER_US)
+/* Descriptors that are not connections: rings, events, files, and the host program's. */
+#define SETTINGS_DESCRIPTORS_SPARE 256
 
 struct settings {
     struct shard_options shard; /* per shard */
     struct cpu_list cpus;       /* one for each shard, or fewer shared by several */
     uint64_t memory_max_bytes;
     uint64_t history_max_bytes;
+    uint64_t connections_wanted; /* more than shard.connections_max: descriptors allow that only */
     uint16_t port_first;
     uint16_t port_last;
     uint32_t io_features;

@@ -5,12 +5,14 @@
  * queue holds the rest, and SYNs behind it are tried again by TCP.
  *
  * The kernel takes a descriptor before it takes a connection from its queue, so running out of
- * descriptors loses none: accepting pauses and tries again after a while. (A spare descriptor, as
- * loops on readiness keep one to shed connections with, has no use here.)
+ * descriptors loses none: accepting pauses and tries again after a while. The last few descriptors
+ * are left to whatever else the process opens: a connection that would take one of them is closed,
+ * and accepting pauses.
  */
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -23,6 +25,8 @@
 /* Below so many free slots multishot gives way: it can bring a whole queue at once. */
 #define FREE_MIN_MULTISHOT BACKLOG
 #define PAUSE_NS (100 * NS_PER_MS)
+/* Descriptors that connections do not take. */
+#define DESCRIPTORS_SPARE 8
 /* A silent peer is asked after this, and then a few times more. */
 #define KEEPALIVE_IDLE_S 30
 #define KEEPALIVE_INTERVAL_S 10
@@ -137,7 +141,8 @@ uint64_t listener_service(struct uring *uring, uint64_t wait_ns)
     if (LIKELY(listener->fd < 0 || listener->is_stopping)) return wait_ns;
     uint32_t free_count = connections_free_count(uring);
     if (listener->is_armed) {
-        bool is_greedy = listener->is_multishot && free_count < FREE_MIN_MULTISHOT;
+        bool is_greedy = listener->is_multishot &&
+                         (free_count < FREE_MIN_MULTISHOT || listener->resume_at_ns != 0);
         if (!is_greedy || listener->is_cancelling) return wait_ns;
         return cancel(uring) ? wait_ns : 0;
     }
@@ -180,8 +185,21 @@ static void on_error(struct uring *uring, int32_t err)
     }
 }
 
+/* Descriptors are given out from the lowest free one on: whether this is one of the last. */
+static bool is_spare(int fd)
+{
+    struct rlimit limit;
+    return getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+           (rlim_t)fd + DESCRIPTORS_SPARE >= limit.rlim_cur;
+}
+
 static void on_accepted(struct uring *uring, int fd, struct events *events)
 {
+    if (is_spare(fd)) {
+        close(fd);
+        pause_accepting(uring, -EMFILE);
+        return;
+    }
     struct address peer = {0};
     socklen_t bytes = sizeof peer;
     if (getpeername(fd, &peer.any, &bytes) < 0) {

@@ -28,24 +28,18 @@ static struct caller *caller_take(struct shard *shard)
     struct caller *caller = shard->callers_free;
     if (caller != NULL) {
         shard->callers_free = caller->next;
-    } else if (shard->callers_fresh < shard->options->connections_max) {
+    } else if (shard->callers_fresh < shard_callers_max(shard->options)) {
         caller = &shard->callers[shard->callers_fresh];
         caller->index = shard->callers_fresh++;
     }
     return caller;
 }
 
-/* Greeting and closing callers have a deadline; the others are in no queue. */
-static struct caller_queue *queue_of(const struct caller *caller)
+static void queue_push(struct caller_queue *queue, struct caller *caller, uint64_t deadline_ns)
 {
-    struct shard *shard = caller->shard;
-    if (caller->state == CALLER_GREETING) return &shard->greeting;
-    return caller->state == CALLER_CLOSING ? &shard->closing : NULL;
-}
-
-static void queue_push(struct caller *caller, uint64_t deadline_ns)
-{
-    struct caller_queue *queue = queue_of(caller);
+    ASSERT(caller->queue == NULL);
+    queue->count++;
+    caller->queue = queue;
     caller->deadline_ns = deadline_ns;
     caller->next = NULL;
     caller->previous = queue->last;
@@ -56,11 +50,12 @@ static void queue_push(struct caller *caller, uint64_t deadline_ns)
     queue->last = caller;
 }
 
-/* Before the state changes. */
 static void queue_remove(struct caller *caller)
 {
-    struct caller_queue *queue = queue_of(caller);
+    struct caller_queue *queue = caller->queue;
     if (queue == NULL) return;
+    queue->count--;
+    caller->queue = NULL;
     if (caller->previous != NULL)
         caller->previous->next = caller->next;
     else
@@ -73,7 +68,7 @@ static void queue_remove(struct caller *caller)
     caller->previous = NULL;
 }
 
-static struct caller *caller_open(struct shard *shard, uint32_t conn)
+static struct caller *caller_open(struct shard *shard, uint32_t conn, uint16_t source)
 {
     struct caller *caller = caller_take(shard);
     if (caller == NULL) return NULL;
@@ -82,6 +77,7 @@ static struct caller *caller_open(struct shard *shard, uint32_t conn)
     *caller = (struct caller){.index = index,
                               .generation = generation,
                               .state = CALLER_GREETING,
+                              .source = source,
                               .waits_for = IO_NONE,
                               .dirty = caller->dirty,
                               .waiting = caller->waiting,
@@ -89,7 +85,8 @@ static struct caller *caller_open(struct shard *shard, uint32_t conn)
                               .shard = shard};
     link_init(&caller->link, shard->io, conn, GREETING_BYTES_MAX);
     caller->link.one_by_one = shard->options->unbatched;
-    queue_push(caller, shard->now_ns + shard->options->greeting_ns_max);
+    queue_push(&shard->greeting, caller, shard->now_ns + shard->options->greeting_ns_max);
+    crowd_enter(shard, caller);
     io_set_context(shard->io, conn, caller);
     count(&shard->counters.connections, 1);
     return caller;
@@ -100,6 +97,8 @@ static void caller_free(struct caller *caller)
 {
     struct shard *shard = caller->shard;
     queue_remove(caller);
+    crowd_leave(shard, caller);
+    shard->crowd.turned_away -= caller->is_turned_away;
     if (caller->session != NULL) sessions_detach(&shard->sessions, caller->session);
     link_deinit(&caller->link);
     caller->session = NULL;
@@ -150,8 +149,9 @@ static void refuse(struct caller *caller, const struct refusal *refusal)
         return;
     }
     queue_remove(caller);
+    crowd_leave(shard, caller);
     caller->state = CALLER_CLOSING;
-    queue_push(caller, shard->now_ns + CLOSING_NS_MAX);
+    queue_push(&shard->closing, caller, shard->now_ns + CLOSING_NS_MAX);
     io_pause(shard->io, caller->link.conn, NULL, 0);
     uint8_t *to = link_reserve(&caller->link, REFUSE_BYTES_MAX);
     if (to == NULL) {
@@ -207,28 +207,104 @@ static bool is_over(const struct caller *caller)
     return caller != NULL && caller->shard->now_ns >= caller->deadline_ns;
 }
 
+/* The time of a half-received frame begins. */
+static void watch_progress(struct caller *caller)
+{
+    struct shard *shard = caller->shard;
+    if (shard->options->progress_bytes == 0 || caller->state != CALLER_READY) return;
+    caller->halfway_bytes = caller->link.partial.bytes;
+    caller->halfway_after = caller->consumed_bytes;
+    queue_push(&shard->halfway, caller, shard->now_ns + shard->options->progress_ns);
+}
+
+/*
+ * Its time is over. The frame may be whole by now, or another one; and that of a caller who waits for
+ * room is not read.
+ */
+static void check_progress(struct caller *caller)
+{
+    const struct shard_options *options = caller->shard->options;
+    uint64_t grown = caller->link.partial.bytes - caller->halfway_bytes;
+    bool is_same = caller->link.partial.bytes >= caller->halfway_bytes &&
+                   caller->consumed_bytes == caller->halfway_after && !caller->link.blocked;
+    queue_remove(caller);
+    if (caller->link.partial.bytes == 0) return;
+    if (is_same && grown < options->progress_bytes) {
+        const struct refusal refusal = {ERROR_TIMEOUT, grown, options->progress_bytes,
+                                        "a frame came too slowly (bytes within progress.ms)"};
+        caller_refuse(caller, &refusal);
+    } else {
+        watch_progress(caller);
+    }
+}
+
 void callers_expire(struct shard *shard)
 {
     const struct refusal refusal = {ERROR_TIMEOUT, 0, shard->options->greeting_ns_max / NS_PER_MS,
                                     "no HELLO within the time allowed (milliseconds)"};
     while (is_over(shard->greeting.first)) caller_refuse(shard->greeting.first, &refusal);
     while (is_over(shard->closing.first)) caller_close(shard->closing.first);
+    while (is_over(shard->halfway.first)) check_progress(shard->halfway.first);
 }
 
 uint64_t callers_deadline_ns(const struct shard *shard)
 {
     const struct caller *greeting = shard->greeting.first;
     const struct caller *closing = shard->closing.first;
+    const struct caller *halfway = shard->halfway.first;
     uint64_t deadline = greeting != NULL ? greeting->deadline_ns : TIME_NEVER;
-    return closing != NULL ? min_u64(deadline, closing->deadline_ns) : deadline;
+    if (closing != NULL) deadline = min_u64(deadline, closing->deadline_ns);
+    return halfway != NULL ? min_u64(deadline, halfway->deadline_ns) : deadline;
 }
 
 /* --------------------------------------------------------------------------- greeting */
 
-void caller_accept(struct shard *shard, uint32_t conn)
+/* It is one too many, and is told so, unless there are many of those, too. */
+static void turn_away(struct shard *shard, uint32_t conn)
+{
+    const uint32_t limit = shard->options->connections_max;
+    const struct refusal refusal = {ERROR_BUSY, limit + (uint64_t)1, limit,
+                                    "connections.max is reached: try again later"};
+    struct caller *caller = NULL;
+    if (shard->crowd.turned_away < CROWD_TURNED_AWAY_MAX)
+        caller = caller_open(shard, conn, CROWD_NO_SOURCE);
+    if (caller == NULL) {
+        io_close(shard->io, conn);
+        return;
+    }
+    caller->is_turned_away = true;
+    shard->crowd.turned_away++;
+    caller_refuse(caller, &refusal);
+}
+
+/*
+ * Where there are too many that have not greeted, one has to go; and of those that were told to go
+ * before and have not yet, there are no more.
+ */
+static void drop_one(struct shard *shard, const struct caller *newest)
+{
+    uint32_t limit;
+    struct caller *caller = crowd_victim(shard, newest, &limit);
+    if (caller == NULL) return;
+    const struct refusal refusal = {ERROR_BUSY, limit + (uint64_t)1, limit,
+                                    "too many connections without HELLO: try again later"};
+    count(&shard->counters.dropped, 1);
+    caller_refuse(caller, &refusal);
+    if (shard->closing.count > limit) caller_close(shard->closing.first);
+}
+
+void caller_accept(struct shard *shard, uint32_t conn, const struct address *peer)
 {
     count(&shard->counters.accepted, 1);
-    if (caller_open(shard, conn) == NULL) io_close(shard->io, conn);
+    if (crowd_connections(shard) >= shard->options->connections_max) {
+        turn_away(shard, conn);
+        return;
+    }
+    struct caller *caller = caller_open(shard, conn, crowd_source(shard, peer));
+    if (caller == NULL)
+        io_close(shard->io, conn);
+    else
+        drop_one(shard, caller);
 }
 
 static bool attach_session(struct caller *caller, const struct frame_hello *hello)
@@ -276,6 +352,7 @@ static void welcome(struct caller *caller, const struct frame_hello *hello)
     }
     link_commit(&caller->link, welcome_encode(&frame, first_slots, to));
     queue_remove(caller);
+    crowd_leave(shard, caller);
     caller->state = CALLER_READY;
     caller->link.frame_bytes_max = (uint32_t)options->frame_bytes_max;
     caller->frame_bytes_max = hello->frame_bytes_max != 0 ? hello->frame_bytes_max : UINT32_MAX;
@@ -294,6 +371,7 @@ static bool hand_over(struct caller *caller, uint32_t to, const uint8_t *data, s
     int fd = io_detach(shard->io, caller->link.conn);
     if (fd < 0) return false;
     crossing_adopt(shard, to, fd, data, size);
+    count(&shard->counters.handed, 1);
     caller_free(caller);
     return true;
 }
@@ -431,6 +509,7 @@ static void caller_received(struct caller *caller, const struct io_event *event)
         caller_refuse(caller, &refusal);
         return;
     }
+    if (caller->link.partial.bytes > 0 && caller->queue == NULL) watch_progress(caller);
     /* The first receive of a connection paused it by itself. */
     if (was_greeting && !caller->link.blocked) io_resume(caller->link.io, conn);
 }
@@ -438,13 +517,12 @@ static void caller_received(struct caller *caller, const struct io_event *event)
 void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size)
 {
     int64_t conn = io_adopt(shard->io, fd, NULL);
-    if (conn < 0) {
-        close(fd);
-        return;
-    }
-    struct caller *caller = caller_open(shard, (uint32_t)conn);
+    struct caller *caller = NULL;
+    if (conn >= 0) caller = caller_open(shard, (uint32_t)conn, CROWD_NO_SOURCE);
+    store_release_u64(&shard->adopted, shard->adopted + 1);
+    if (conn < 0) close(fd);
     if (caller == NULL) {
-        io_close(shard->io, (uint32_t)conn);
+        if (conn >= 0) io_close(shard->io, (uint32_t)conn);
         return;
     }
     caller->is_adopted = true;

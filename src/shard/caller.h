@@ -25,14 +25,16 @@ struct caller {
     struct link link;
     uint32_t index;
     uint32_t generation;
-    uint8_t state; /* enum caller_state */
-    bool dirty;    /* in the shard's list of links to flush this turn */
-    bool waiting;  /* in the shard's list of links that could not go on */
-    bool must_ack; /* requests were taken since the last ACK */
-    bool is_ended; /* the peer sends no more: closed when it has its answers */
-    bool
-        is_known; /* it has shown the token, or the node has none: before that it is told nothing */
-    bool is_adopted; /* another shard has handed it over, so this one greets it */
+    uint8_t state;       /* enum caller_state */
+    bool dirty;          /* in the shard's list of links to flush this turn */
+    bool waiting;        /* in the shard's list of links that could not go on */
+    bool must_ack;       /* requests were taken since the last ACK */
+    bool is_ended;       /* the peer sends no more: closed when it has its answers */
+    bool is_known;       /* it has shown the token, or there is none: before, it is told nothing */
+    bool is_adopted;     /* another shard has handed it over, so this one greets it */
+    bool is_half_open;   /* counted as one that has not greeted */
+    bool is_turned_away; /* counted as one that there was no room for */
+    uint16_t source;     /* see crowd.h */
     struct shard *shard;
     struct session *session;    /* NULL: none */
     struct session_claim claim; /* what HELLO said of it; its id is 0 where there is none */
@@ -45,8 +47,11 @@ struct caller {
     uint64_t again_bytes;       /* of what comes next: read before, and put back for want of room */
     uint64_t again_ns;          /* when they were read */
     uint64_t reserved_bytes;    /* outbox room promised to requests that crossed a lane */
-    uint64_t deadline_ns;       /* of greeting or closing */
-    struct caller *next;        /* free list, or the queue of its state */
+    struct caller_queue *queue; /* that it is in, or NULL */
+    uint64_t deadline_ns;       /* of its queue: greeting, closing or progress of a frame */
+    uint64_t halfway_bytes;     /* of the half-received frame, when its time began, */
+    uint64_t halfway_after;     /* and consumed_bytes then */
+    struct caller *next;        /* free list, or its queue */
     struct caller *previous;
 };
 
@@ -60,4 +65,5 @@ static inline bool caller_is_open(const struct caller *caller)
 struct caller_queue {
     struct caller *first;
     struct caller *last;
+    uint32_t count;
 };

@@ -59,6 +59,7 @@ static void put_shard(struct text *text, const struct shard *shard)
     PUT_COUNTER(accepted);
     PUT_COUNTER(closed);
     PUT_COUNTER(refused);
+    PUT_COUNTER(dropped);
     PUT_COUNTER(connections);
     PUT_COUNTER(sessions);
     PUT_COUNTER(turns);

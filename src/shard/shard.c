@@ -55,7 +55,8 @@ int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbo
     shard->spin_ns = options->spin_ns_max;
     shard->next_shard = index;
     shard->updates_take = updates_choose();
-    size_t callers = options->connections_max;
+    size_t callers = shard_callers_max(options);
+    rng_init(&shard->crowd.rng, options->hash_seed + index);
     int err = segments_init(&shard->segments, options->log_bytes_max);
     if (err < 0) return err;
     err = sessions_init(&shard->sessions, options->sessions_bytes_max, options->hash_seed);
@@ -83,7 +84,7 @@ deinit_segments:
 
 void shard_deinit(struct shard *shard)
 {
-    size_t callers = shard->options->connections_max;
+    size_t callers = shard_callers_max(shard->options);
     io_destroy(shard->io);
     shard->io = NULL;
     crossing_discard(shard);
@@ -168,7 +169,7 @@ static void take_events(struct shard *shard, const struct io_event *events, unsi
     for (unsigned i = 0; i < count; i++) {
         const struct io_event *event = &events[i];
         if (event->type == IO_ACCEPTED)
-            caller_accept(shard, event->conn);
+            caller_accept(shard, event->conn, event->address);
         else if (event->type != IO_WOKEN)
             caller_event(shard, event);
     }

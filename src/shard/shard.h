@@ -15,6 +15,7 @@
 #include "net/io.h"
 #include "shard/cache.h"
 #include "shard/caller.h"
+#include "shard/crowd.h"
 #include "shard/mailbox.h"
 #include "shard/updates.h"
 #include "wire/hello.h"
@@ -38,11 +39,16 @@ struct shard_options {
     size_t key_bytes_max;
     size_t value_bytes_max;
     size_t frame_bytes_max;
-    uint32_t connections_max;
+    uint32_t connections_max;       /* of the whole node */
+    uint32_t half_open_max;         /* callers that have not greeted, of a shard, */
+    uint32_t half_open_source_max;  /* and of one address; 0: as many as that */
+    bool half_open_spares_loopback; /* which is no source then */
     uint32_t window_requests;
     uint64_t window_bytes;
     size_t lane_bytes;
     uint64_t greeting_ns_max; /* from accept to HELLO */
+    uint64_t progress_ns;     /* a half-received frame is looked at so often, */
+    uint64_t progress_bytes;  /* and has to have grown by so much; 0: it may take its time */
     uint64_t node;
     uint64_t cluster;
     uint64_t view;
@@ -77,6 +83,8 @@ struct shard_counters {
     uint64_t keys;
     uint64_t memory_bytes;
     uint64_t connections;
+    uint64_t handed;  /* connections given to other shards, ever */
+    uint64_t dropped; /* because too many had not greeted */
     uint64_t sessions;
 };
 
@@ -117,11 +125,13 @@ struct shard {
     int32_t cpu_clock;    /* clockid_t of the thread's CPU time; 0: not running */
     uint16_t *slot_owner; /* shard of each slot; shared and constant */
 
-    struct caller *callers; /* options->connections_max, reserved */
+    struct caller *callers; /* shard_callers_max, reserved */
     uint32_t callers_fresh;
     struct caller *callers_free;
     struct caller_queue greeting; /* by their deadlines */
     struct caller_queue closing;
+    struct caller_queue halfway; /* with a half-received frame */
+    struct crowd crowd;
     uint32_t trim_next; /* the caller that callers_trim looks at next */
     uint64_t trim_ns;   /* when it begins its next round */
     struct caller **dirty;
@@ -139,6 +149,7 @@ struct shard {
 
     /* Shared: written by this shard, read by others. */
     struct shard_counters counters __attribute__((aligned(CACHE_PAIR)));
+    uint64_t adopted;   /* connections that came from other shards, ever; after `connections` */
     uint32_t is_needed; /* it may have requests for other shards, or answers to come */
     /* Shared: the control thread writes, this shard takes. */
     uint32_t command __attribute__((aligned(CACHE_PAIR))); /* enum shard_command */
@@ -146,6 +157,12 @@ struct shard {
     const void *command_argument;
     int command_result;
 };
+
+/* Entries of a shard's table of callers: any of them may have all of the node's. */
+static inline uint32_t shard_callers_max(const struct shard_options *options)
+{
+    return options->connections_max + CROWD_TURNED_AWAY_MAX;
+}
 
 /* Called by the shard's own thread, `io` opened there. 0 or -ENOMEM. */
 MUST_CHECK int shard_init(struct shard *shard, uint32_t index, struct io *io,
@@ -162,7 +179,7 @@ void shard_run(struct shard *shard);
 /* The parts below are for the shard's own files. */
 
 /* caller.c */
-void caller_accept(struct shard *shard, uint32_t conn);
+void caller_accept(struct shard *shard, uint32_t conn, const struct address *peer);
 /* Takes over a connection whose HELLO (in `data`) named this shard. */
 void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size);
 void caller_event(struct shard *shard, const struct io_event *event);

@@ -204,24 +204,6 @@ static void who_says_nothing_is_refused_in_time(void **unused)
     peer_free(&half);
 }
 
-static void connections_over_the_limit_are_closed(void **unused)
-{
-    (void)unused;
-    struct shard_options options = node_options(1);
-    options.connections_max = 3;
-    open_with(&options);
-    struct peer peers[4];
-    for (unsigned i = 0; i < 3; i++) peers[i] = peer_greeted(&node, 0, 0, 1);
-    peers[3] = peer_dial(&node, 0);
-    node_settle(&node);
-    assert_false(peer_is_up(&peers[3]));
-    peer_expect_silence(&peers[3]);
-    peer_hang_up(&peers[1]);
-    node_settle(&node);
-    expect_unharmed();
-    for (unsigned i = 0; i < 4; i++) peer_free(&peers[i]);
-}
-
 /* Every session with a link is kept, so one more finds no room. */
 static void a_session_without_room_is_refused(void **unused)
 {
@@ -523,7 +505,6 @@ int main(void)
         TEST(a_second_hello_is_refused),
         TEST(a_wrong_open_is_refused),
         TEST_OWN(who_says_nothing_is_refused_in_time),
-        TEST_OWN(connections_over_the_limit_are_closed),
         TEST_OWN(a_session_without_room_is_refused),
         TEST(a_node_that_stops_refuses_new_links),
         TEST_OWN(a_peer_that_never_reads_stops_its_own_link),

@@ -50,7 +50,13 @@ static void zero_means_the_default(void **unused)
     assert_int_equal(shard->window_requests, SESSION_WINDOW);
     assert_int_equal(shard->window_bytes, 4 * MIB);
     assert_int_equal(shard->lane_bytes, 1 * MIB);
-    assert_int_equal(shard->connections_max, DESCRIPTORS - 64);
+    assert_int_equal(shard->connections_max, DESCRIPTORS - 256);
+    assert_int_equal(settings.connections_wanted, DESCRIPTORS - 256);
+    assert_int_equal(shard->half_open_max, 256);
+    assert_int_equal(shard->half_open_source_max, 16);
+    assert_true(shard->half_open_spares_loopback);
+    assert_int_equal(shard->progress_ns, 10 * NS_PER_S);
+    assert_int_equal(shard->progress_bytes, 10 * KIB);
     assert_int_equal(shard->history_records_max, 0);
     assert_int_equal(shard->greeting_ns_max, 2 * NS_PER_S);
 }
@@ -82,7 +88,12 @@ static void numbers_have_ranges(void **unused)
         {offsetof(fero_runtime_opts, window_requests), 1, SESSION_WINDOW, "window.requests"},
         {offsetof(fero_runtime_opts, window_bytes), 4096, 1 << 30, "window.bytes"},
         {offsetof(fero_runtime_opts, lane_bytes), 128 << 10, 1 << 30, "lane.bytes"},
-        {offsetof(fero_runtime_opts, connections_max), 1, DESCRIPTORS - 64, "connections.max"},
+        {offsetof(fero_runtime_opts, connections_max), 1, 1000000, "connections.max"},
+        {offsetof(fero_runtime_opts, handshake_ms), 1, 86400000, "handshake.ms"},
+        {offsetof(fero_runtime_opts, half_open_max), 1, 1000000, "half-open.max"},
+        {offsetof(fero_runtime_opts, half_open_source_max), 1, 1000000, "half-open.source.max"},
+        {offsetof(fero_runtime_opts, progress_ms), 1, 86400000, "progress.ms"},
+        {offsetof(fero_runtime_opts, progress_bytes), 1, 16 << 20, "progress.bytes"},
         {offsetof(fero_runtime_opts, memory_max_bytes), 4 * 64 << 20, (int64_t)1 << 46,
          "memory.max"},
     };
@@ -106,6 +117,48 @@ static void numbers_have_ranges(void **unused)
             assert_non_null(strstr(fero_errmsg(), value));
         }
     }
+}
+
+/* Some descriptors are left for other things, however many connections are wanted. */
+static void connections_leave_descriptors_over(void **unused)
+{
+    (void)unused;
+    static const struct {
+        uint64_t descriptors;
+        int64_t wanted;
+        uint32_t connections;
+    } cases[] = {{1 << 20, 0, 65536},
+                 {1 << 20, 100000, 100000},
+                 {1024, 0, 768},
+                 {1024, 768, 768},
+                 {1024, 769, 768},
+                 {1024, 10, 10},
+                 {512, 0, 256},
+                 {20, 1000, 10},
+                 {1, 0, 1}};
+    struct cpu_list cpus = {.count = 1};
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        struct settings settings;
+        fero_runtime_opts opts = {.connections_max = cases[i].wanted};
+        int err = settings_make(&settings, &opts, MACHINE, &cpus, cases[i].descriptors);
+        assert_int_equal(err, 0);
+        assert_int_equal(settings.shard.connections_max, cases[i].connections);
+        assert_int_equal(settings.connections_wanted > settings.shard.connections_max,
+                         cases[i].wanted > cases[i].connections);
+    }
+}
+
+static void strangers_limits_may_be_off(void **unused)
+{
+    (void)unused;
+    struct settings settings =
+        made((fero_runtime_opts){.half_open_source_max = FERO_OFF, .progress_ms = FERO_OFF});
+    assert_int_equal(settings.shard.half_open_source_max, 0);
+    assert_int_equal(settings.shard.progress_bytes, 0);
+    settings = made((fero_runtime_opts){.half_open_source_max = 3, .handshake_ms = 50});
+    assert_int_equal(settings.shard.half_open_source_max, 3);
+    assert_false(settings.shard.half_open_spares_loopback);
+    assert_int_equal(settings.shard.greeting_ns_max, 50 * NS_PER_MS);
 }
 
 static void off_is_no_batching(void **unused)
@@ -200,6 +253,8 @@ int main(void)
         cmocka_unit_test(zero_means_the_default),
         cmocka_unit_test(nodes_draw_their_identities),
         cmocka_unit_test(numbers_have_ranges),
+        cmocka_unit_test(connections_leave_descriptors_over),
+        cmocka_unit_test(strangers_limits_may_be_off),
         cmocka_unit_test(off_is_no_batching),
         cmocka_unit_test(a_frame_holds_the_largest_key_and_value),
         cmocka_unit_test(lanes_are_powers_of_two_that_hold_a_request_and_its_reply),

@@ -126,6 +126,7 @@ static struct shard_options options_of_world(void)
                                   .value_bytes_max = 1 * MIB,
                                   .frame_bytes_max = 1 * MIB + 2 * KIB,
                                   .connections_max = 64,
+                                  .half_open_max = 64,
                                   .window_requests = SESSION_WINDOW,
                                   .window_bytes = 4 * MIB,
                                   .lane_bytes = 256 * KIB,

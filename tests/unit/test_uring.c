@@ -899,6 +899,34 @@ static void running_out_of_descriptors_pauses_accepting(void **state)
     world_close(world);
 }
 
+/* Accepting leaves some over, for whatever else the process opens. */
+static void the_last_descriptors_are_not_for_connections(void **state)
+{
+    (void)state;
+    enum { SPARE = 8, CONNECTIONS = 12 };
+    struct world *world = world_open();
+    int fds[CONNECTIONS];
+    for (int i = 0; i < CONNECTIONS; i++) fds[i] = raw_connect(&world->address);
+    int next = dup(fds[0]);
+    close(next);
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    struct rlimit few = {.rlim_cur = (rlim_t)next + SPARE + 2, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    TURN_UNTIL(world, world->server.io->counters.accept_pauses > 0);
+    assert_int_equal(world->server.accepted, 2);
+    int others[SPARE];
+    for (int i = 0; i < SPARE; i++) assert_true((others[i] = dup(fds[0])) >= 0);
+    assert_true(dup(fds[0]) < 0);
+    for (int i = 0; i < SPARE; i++) close(others[i]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    int late = raw_connect(&world->address);
+    while (world->server.accepted < 3) (void)end_wait(&world->server, TIME_NEVER);
+    close(late);
+    for (int i = 0; i < CONNECTIONS; i++) close(fds[i]);
+    world_close(world);
+}
+
 /* ---- waiting and waking ---- */
 
 static void a_wait_ends_in_time(void **state)
@@ -1290,6 +1318,7 @@ int main(void)
         cmocka_unit_test(an_address_in_use_is_refused),
         cmocka_unit_test(a_full_table_lets_connections_wait),
         cmocka_unit_test(running_out_of_descriptors_pauses_accepting),
+        cmocka_unit_test(the_last_descriptors_are_not_for_connections),
         cmocka_unit_test(a_wait_ends_in_time),
         cmocka_unit_test(an_idle_turn_makes_no_system_call),
         cmocka_unit_test(a_lone_send_goes_past_the_ring_and_is_counted),
