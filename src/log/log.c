@@ -151,6 +151,15 @@ static bool fits_active(const struct log *log, size_t padded_bytes)
            BATCH_BYTES + padded_bytes + LOG_SLACK_BYTES;
 }
 
+/* A removal may take more than others are left, and is counted then. */
+static bool segment_begin(struct log *log, size_t padded_bytes, bool urgent)
+{
+    if (segment_start(log, padded_bytes, log->segments->units_reserve) == 0) return true;
+    if (!urgent || segment_start(log, padded_bytes, SEGMENT_COMPACTION_UNITS) < 0) return false;
+    log->pressed++;
+    return true;
+}
+
 struct change *log_reserve_slow(struct log *log, size_t padded_bytes, bool urgent)
 {
     ASSERT(padded_bytes >= CHANGE_BYTES + 8);
@@ -161,8 +170,7 @@ struct change *log_reserve_slow(struct log *log, size_t padded_bytes, bool urgen
         log->end = log->at;
     }
     log_seal(log);
-    uint32_t reserve = urgent ? SEGMENT_COMPACTION_UNITS : log->segments->units_reserve;
-    if (!fits_active(log, padded_bytes) && segment_start(log, padded_bytes, reserve) < 0) {
+    if (!fits_active(log, padded_bytes) && !segment_begin(log, padded_bytes, urgent)) {
         log->refused++;
         return NULL;
     }

@@ -44,7 +44,8 @@ struct log {
     uint64_t stream_next;
     uint64_t previous_checksum;
     uint64_t batches_count;
-    uint64_t refused; /* records, because memory.max is reached */
+    uint64_t refused; /* records, because memory.max is reached, */
+    uint64_t pressed; /* and segments that only removals could have */
     struct log_options options;
 };
 

@@ -9,17 +9,24 @@
 #define HEADS_UNIT_BYTES (SEGMENT_SLOTS * sizeof(uint32_t))
 #define UNIT_BYTES_WITH_INDEX (SEGMENT_UNIT_BYTES + INDEX_UNIT_BYTES + HEADS_UNIT_BYTES)
 /* Fewer than this and a log could not even compact itself. */
-#define UNITS_MIN 8
-/* For removals, and what they must leave to compaction. */
-#define UNITS_RESERVE (2 + SEGMENT_COMPACTION_UNITS)
+#define UNITS_MIN 9
+/*
+ * What removals may take when nothing else can be appended: a part of all, but not less than a few
+ * units. A removal makes at least as much garbage as it takes, so when all that is used up, so large
+ * a part of the log is garbage, which is worth a sweep.
+ */
+#define REMOVAL_PART 32
+#define REMOVAL_UNITS_MIN 3
 
 int segments_init(struct segments *segments, size_t bytes_max)
 {
     size_t units = bytes_max / UNIT_BYTES_WITH_INDEX;
     if (units < UNITS_MIN) units = UNITS_MIN;
     ASSERT(units < SEGMENT_NONE);
-    *segments = (struct segments){
-        .units_max = (uint32_t)units, .free_first = SEGMENT_NONE, .units_reserve = UNITS_RESERVE};
+    uint64_t reserve = max_u64(units / REMOVAL_PART, REMOVAL_UNITS_MIN) + SEGMENT_COMPACTION_UNITS;
+    *segments = (struct segments){.units_max = (uint32_t)units,
+                                  .free_first = SEGMENT_NONE,
+                                  .units_reserve = (uint32_t)reserve};
     segments->base = memory_reserve(units * SEGMENT_UNIT_BYTES, 1);
     segments->index = memory_reserve(units * INDEX_UNIT_BYTES, 1);
     segments->slot_heads = memory_reserve(units * HEADS_UNIT_BYTES, 0);

@@ -93,6 +93,12 @@ void segments_put(struct segments *segments, uint32_t number);
 /* Bytes of memory in use, index included. */
 size_t segments_bytes(const struct segments *segments);
 
+/* Whether no more than the reserve is left: only removals are appended. */
+static inline bool segments_are_full(const struct segments *segments)
+{
+    return segments->units_used + segments->units_reserve >= segments->units_max;
+}
+
 static inline struct segment *segment_of(const struct segments *segments, uint64_t address)
 {
     return &segments->segments[address >> SEGMENT_UNIT_SHIFT];

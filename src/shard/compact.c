@@ -35,8 +35,8 @@
 #define GARBAGE_EIGHTHS 3
 #define GARBAGE_EIGHTHS_SMALL 12
 #define SMALL_EIGHTHS 27
-/* Memory is short where no more units are free. */
-#define SHORT_UNITS 6
+/* Memory is short where no more units are free beside the reserve. */
+#define SHORT_UNITS 2
 /* A segment of which less than this part can go is not worth rewriting, */
 #define GAIN_PART_MIN 8
 #define GAIN_PART_MIN_SHORT 32
@@ -73,8 +73,10 @@ struct compaction {
     uint32_t batch_count;
     uint32_t batch_size; /* see batch_size_of_all */
     uint32_t next;       /* where the sweep goes on; SEGMENT_NONE: at the oldest */
-    uint64_t refused;    /* of the log, when that was last looked at */
+    uint64_t refused;    /* of the log, when that was last looked at, */
+    uint64_t pressed;    /* likewise */
     bool hunted;         /* a sweep for the sake of refused appends has come to its end */
+    bool asked;          /* by others, whose appends are refused */
     bool sweeping;
     bool may_wrap; /* the sweep has not come to the history yet */
     bool short_of_memory;
@@ -413,7 +415,8 @@ static bool count_garbage(struct compaction *compaction, const struct store *sto
     const struct segments *segments = store->segments;
     if (compaction->moved_at == store->log.history_first) return false;
     compaction->moved_at = store->log.history_first;
-    compaction->short_of_memory = segments->units_used + SHORT_UNITS >= segments->units_max;
+    compaction->short_of_memory =
+        segments->units_used + segments->units_reserve + SHORT_UNITS >= segments->units_max;
     count_some(compaction, store, segments->units_used / COUNT_PART + COUNT_SEGMENTS);
     return true;
 }
@@ -523,15 +526,19 @@ static uint64_t gain_in_reach(const struct compaction *compaction, const struct 
  * counted again, since it may have grown without a new segment. If they still are after the sweep,
  * the history is in the way: what superseded the dead is in it. A node that takes nothing any more
  * is worse than one with a short memory, so the history goes, and the active segment with it where
- * that wins more than its end leaves empty.
+ * that wins more than its end leaves empty. Removals are not refused yet when they take what only they
+ * may have: for them the history goes at once, since there is not much of that.
  */
 static bool hunt(struct compaction *compaction, struct store *store)
 {
     struct log *log = &store->log;
-    if (compaction->refused == log->refused) return false;
+    bool is_pressed = compaction->pressed != log->pressed;
+    if (compaction->refused == log->refused && !is_pressed && !compaction->asked) return false;
     compaction->refused = log->refused;
+    compaction->pressed = log->pressed;
+    compaction->asked = false;
     if (log->active == SEGMENT_NONE) return false; /* it has nothing that could go */
-    if (compaction->hunted) {
+    if (compaction->hunted || is_pressed) {
         log_yield_history(log);
         count_all(compaction, store);
         uint64_t left_empty =
@@ -586,6 +593,11 @@ static void step_into_batch(struct compaction *compaction, const struct store *s
     compaction->batch_end += batch->length;
     compaction->record_bytes = batch_change_bytes(batch);
     compaction->source_at += (uint32_t)BATCH_BYTES;
+}
+
+void store_make_room(struct store *store)
+{
+    store->compaction->asked = true;
 }
 
 size_t store_compact(struct store *store, size_t bytes_max)

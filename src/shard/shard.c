@@ -34,8 +34,12 @@
 /* Old log that is looked at for each appended byte while a compaction runs. */
 #define COMPACT_PER_APPENDED 4
 #define COMPACT_BYTES_MIN (64 * KIB)
-/* Where memory.max is reached, nothing is appended before enough has been looked at. */
+/*
+ * Where memory.max is reached, nothing is appended before enough has been looked at. Removals are, and
+ * must not use up what only they may have: twice as much is looked at as a sweep must win a part of.
+ */
 #define COMPACT_BYTES_MIN_FULL (1 * MIB)
+#define COMPACT_PER_APPENDED_FULL 64
 #define WALL_READ_NS NS_PER_S
 /* Nobody tells a shard that a lane has room again: it looks this often while it sleeps. */
 #define LANE_POLL_NS (100 * NS_PER_US)
@@ -185,9 +189,15 @@ static void compact(struct shard *shard)
 {
     if (shard->appended_bytes == 0 && !shard->was_full) return;
     size_t budget_min = shard->was_full ? COMPACT_BYTES_MIN_FULL : COMPACT_BYTES_MIN;
-    size_t budget = max_u64(shard->appended_bytes * COMPACT_PER_APPENDED, budget_min);
+    size_t per_appended =
+        segments_are_full(&shard->segments) ? COMPACT_PER_APPENDED_FULL : COMPACT_PER_APPENDED;
+    size_t budget = max_u64(shard->appended_bytes * per_appended, budget_min);
+    size_t looked_at = 0;
     for (uint32_t i = 0; i < shard->caches_count; i++)
-        store_compact(&shard->caches[i]->store, budget);
+        looked_at += store_compact(&shard->caches[i]->store, budget);
+    /* What is in the way may be another cache's, which nobody writes to. */
+    for (uint32_t i = 0; shard->was_full && looked_at == 0 && i < shard->caches_count; i++)
+        store_make_room(&shard->caches[i]->store);
     shard->appended_bytes = 0;
     shard->was_full = false;
 }

@@ -128,6 +128,8 @@ uint64_t store_truncate_floor(const struct store *store, uint16_t slot);
  * the bytes looked at; 0 where nothing is to be done. Call it with no batch open.
  */
 size_t store_compact(struct store *store, size_t bytes_max);
+/* Others that share the memory were refused, and have nothing to give back: as if this one were. */
+void store_make_room(struct store *store);
 
 uint64_t store_keys_count(const struct store *store);
 /* Aborts where a stated invariant does not hold. O(n). */

@@ -1166,10 +1166,10 @@ static void a_value_is_never_taken_for_a_record(void **unused)
 #define FULL_KEYS 300
 
 /* A node whose log is small, and none of which leaves the history by itself. */
-static void open_small(void)
+static void open_small(size_t log_bytes_max)
 {
     struct shard_options options = node_options(1);
-    options.log_bytes_max = 20 * MIB;
+    options.log_bytes_max = log_bytes_max;
     options.history_bytes_max = GIB;
     node_open(&node, &options);
     node_add_cache(&node, "demo", NULL, 0, NULL);
@@ -1201,7 +1201,7 @@ static void a_full_node_that_is_only_updated_makes_room(void **unused)
 {
     uint32_t refusals = 0;
     (void)unused;
-    open_small();
+    open_small(20 * MIB);
     for (uint32_t seq = 1; seq <= 4000; seq++) {
         bool is_taken = try_long_update(seq, 0);
         refusals = is_taken ? 0 : refusals + 1;
@@ -1214,7 +1214,7 @@ static void a_cache_that_never_got_memory_is_refused_and_no_more(void **unused)
 {
     uint32_t seq = 0;
     (void)unused;
-    open_small();
+    open_small(20 * MIB);
     while (try_long_update(++seq, 0)) continue;
     for (uint32_t i = 0; i < 10; i++) {
         char key[9];
@@ -1224,6 +1224,85 @@ static void a_cache_that_never_got_memory_is_refused_and_no_more(void **unused)
         node_settle(&node);
         assert_non_null(peer_next_answer(&peer));
     }
+}
+
+/* The history of a cache that is idle is all that there is to give back. */
+static void the_history_of_an_idle_cache_makes_room_for_another(void **unused)
+{
+    uint32_t seq = 0;
+    uint32_t refusals = 0;
+    (void)unused;
+    open_small(30 * MIB);
+    while (try_long_update(++seq, 0)) continue;
+    for (uint32_t i = 0; i < 100; i++) {
+        bool is_taken = try_long_update(++seq, 1);
+        refusals = is_taken ? 0 : refusals + 1;
+        assert_true(refusals < 40);
+    }
+    const struct shard *shard = node.shards[0];
+    assert_int_equal(store_keys_count(&shard->caches[0]->store), FULL_KEYS);
+    assert_in_range(store_keys_count(&shard->caches[1]->store), 1, FULL_KEYS);
+    for (uint32_t i = 0; i < 2; i++) store_check(&shard->caches[i]->store);
+}
+
+/*
+ * Removals of all keys of a node that is full of nothing but keys, as fast as they come, each `step`
+ * keys from the one before.
+ */
+static void remove_all(size_t log_bytes_max, uint32_t step)
+{
+    enum { RUN = 1000 };
+    char key[12];
+    uint32_t keys = 0;
+    uint32_t seq = 1;
+    bool is_full = false;
+    open_small(log_bytes_max);
+    while (!is_full) {
+        struct frame_reply reply;
+        snprintf(key, sizeof key, "k%u", keys);
+        for (uint32_t i = 0; i < RUN; i++) {
+            snprintf(key, sizeof key, "k%u", keys + i);
+            peer_ask(&peer, ask_update(seq + i, key, "x"));
+        }
+        node_settle(&node);
+        for (uint32_t i = 0; i < RUN; i++) {
+            const struct frame_prefix *prefix = peer_next_answer(&peer);
+            assert_non_null(prefix);
+            memcpy(&reply, prefix, sizeof reply);
+            is_full |= reply_outcome(reply.code) != OUTCOME_OK;
+            keys += !is_full;
+        }
+        seq += RUN;
+    }
+    assert_true(keys > 100000);
+    keys -= keys % step == 0; /* then each key has its turn */
+    for (uint32_t i = 0; i < keys; i += RUN) {
+        uint32_t end = keys - i < RUN ? keys : i + RUN;
+        peer_ask(&peer, ask_get(seq, "k0"));
+        for (uint32_t j = i; j < end; j++) {
+            snprintf(key, sizeof key, "k%u", (uint32_t)((uint64_t)j * step % keys));
+            peer_ask(&peer, ask_remove(seq + 1 + j - i, key));
+        }
+        node_settle(&node);
+        assert_non_null(peer_next_answer(&peer));
+        for (uint32_t j = i; j < end; j++) peer_expect_offset(&peer, seq + 1 + j - i, 2);
+        seq += RUN + 1;
+    }
+    assert_in_range(store_keys_count(&node.shards[0]->caches[0]->store), 0, 1);
+    store_check(&node.shards[0]->caches[0]->store);
+}
+
+static void a_full_node_takes_every_removal(void **unused)
+{
+    (void)unused;
+    remove_all(20 * MIB, 1);
+}
+
+/* Some of each segment: nothing is won before all of them were swept. */
+static void and_of_keys_that_lie_all_over_the_log(void **unused)
+{
+    (void)unused;
+    remove_all(60 * MIB, 7919);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -1266,6 +1345,9 @@ int main(void)
         TEST(a_value_is_never_taken_for_a_record),
         cmocka_unit_test_teardown(a_full_node_that_is_only_updated_makes_room, teardown),
         cmocka_unit_test_teardown(a_cache_that_never_got_memory_is_refused_and_no_more, teardown),
+        cmocka_unit_test_teardown(the_history_of_an_idle_cache_makes_room_for_another, teardown),
+        cmocka_unit_test_teardown(a_full_node_takes_every_removal, teardown),
+        cmocka_unit_test_teardown(and_of_keys_that_lie_all_over_the_log, teardown),
         cmocka_unit_test(a_stream_may_be_cut_anywhere),
         cmocka_unit_test(and_into_any_pieces),
     };
