@@ -162,6 +162,8 @@ typedef struct fero_runtime_opts {
     int64_t progress_ms;          /* a half-received frame has to grow by progress_bytes in this
                                     time; 0: 10,000; FERO_OFF: it may take its time */
     int64_t progress_bytes;       /* 0: 10 KiB */
+    int64_t errors_max;     /* distinct errors that a shard remembers for fero_errors; 0: 256; at
+                                    most 65,536; FERO_OFF: none */
     const char *token_file; /* a server answers nobody who does not show what this file holds, a
                                     client shows it; 1 to 256 bytes and a newline, to be read by its
                                     owner only; NULL: no token (c) */
@@ -215,6 +217,16 @@ FERO_API int fero_stop(fero *rt, int64_t drain_ms);
  *   FERO_E_UNSUPPORTED  a client's runtime: ask the node with fero_ask_info.
  */
 FERO_API int64_t fero_info(fero *rt, char *buffer, size_t bytes);
+/*
+ * Servers: writes a JSON object about what went wrong since the start, as fero_info writes one about
+ * the rest: `errors`, each with its kind (reply, link, handler), error (a FERO_E_... without its
+ * sign), text with the values of the last time, count, first_ms and last_ms since 1970; and
+ * `others`, how many found no room (errors_max).
+ *
+ *   FERO_E_TOOBIG       `bytes` is below 4,096. Where all do not fit, some are counted in `others`.
+ *   FERO_E_UNSUPPORTED  a client's runtime: ask the node with fero_ask_errors.
+ */
+FERO_API int64_t fero_errors(fero *rt, char *buffer, size_t bytes);
 /*
  * The address that a server really listens on, "127.0.0.1:7700"; "" for a client. Lives as long as
  * the runtime.
@@ -324,7 +336,9 @@ typedef struct fero_opts {
 } fero_opts;
 
 /*
- * Opens a cache. `name` has 1 to 255 bytes of UTF-8 without control characters; it is copied.
+ * Opens a cache. `name` has 1 to 255 bytes of UTF-8 without control characters; it is copied. A
+ * client's may be NULL: it then connects to a node and opens nothing there, which is enough for
+ * fero_ask_info and fero_ask_errors; other requests fail with FERO_E_NOTFOUND.
  * `opts` may be NULL.
  *
  * A server makes it if there is none of that name, at most 256; else it returns that one, as it
@@ -423,6 +437,9 @@ FERO_API int fero_send(fero_cache *cache, fero_slice verb, fero_slice key, const
  * (0 to fero_shards - 1; -1: any).
  */
 FERO_API int fero_ask_info(fero_cache *cache, int32_t shard, const fero_wopts *opts, fero_op **op);
+/* The same for the errors that the node has met, as fero_errors describes them. */
+FERO_API int fero_ask_errors(fero_cache *cache, int32_t shard, const fero_wopts *opts,
+                             fero_op **op);
 
 /*
  * Runs, as fero_run does, until `op` is done or `timeout_ms` is over (below 0: never).

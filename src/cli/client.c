@@ -1,6 +1,7 @@
 #include "cli/client.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "cli/number.h"
@@ -131,4 +132,23 @@ int client_wait(struct client *client, int err, fero_op *op, fero_result *result
     if (err >= 0) return STATUS_OK;
     if (err == FERO_E_NOTFOUND) return STATUS_NOT_FOUND;
     return client_complain(client, err);
+}
+
+int client_ask_node(struct client *client, client_ask_fn ask, char **text)
+{
+    fero_op *op = NULL;
+    fero_result result = {0};
+    *text = NULL;
+    fero_wopts wopts = client_wopts(client);
+    int err = ask(client->cache, -1, &wopts, &op);
+    int status = client_wait(client, err, op, &result);
+    if (status == STATUS_OK && result.value.s.ptr != NULL) {
+        *text = strndup(result.value.s.ptr, result.value.s.len);
+    }
+    if (status == STATUS_OK && *text == NULL) {
+        complain(client->command, "the node's answer has no text");
+        status = STATUS_REFUSED;
+    }
+    if (op != NULL) fero_op_free(op);
+    return status;
 }

@@ -47,7 +47,7 @@ struct client {
 };
 
 /*
- * Connects to the cache `name`. Returns an exit status; other than
+ * Connects to the cache `name`, or, where it is NULL, to a node, to ask it about itself. Returns an exit status; other than
  * STATUS_OK, one line has been printed and there is nothing to close.
  */
 int cli_open(struct client *client, const struct command *command,
@@ -62,5 +62,12 @@ fero_wopts client_wopts(const struct client *client);
  * `*op` stays the caller's to free, in any case.
  */
 int client_wait(struct client *client, int err, fero_op *op, fero_result *result);
+/*
+ * Asks the node about itself, with fero_ask_info or fero_ask_errors. STATUS_OK with its answer in
+ * `text`, to be freed, or the status after one line.
+ */
+typedef int (*client_ask_fn)(fero_cache *cache, int32_t shard, const fero_wopts *opts,
+                             fero_op **op);
+int client_ask_node(struct client *client, client_ask_fn ask, char **text);
 /* Writes the line for `err` and returns its status. */
 int client_complain(const struct client *client, int err);

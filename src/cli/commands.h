@@ -11,6 +11,8 @@ extern const struct command command_get;
 extern const struct command command_rm;
 extern const struct command command_req;
 extern const struct command command_info;
+extern const struct command command_stat;
+extern const struct command command_errors;
 extern const struct command command_bench;
 extern const struct command command_version;
 extern const struct command command_help_pages;

@@ -1,4 +1,5 @@
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/client.h"
 #include "cli/commands.h"
@@ -18,17 +19,14 @@ static int run_info(const struct command *command, int argc, char **argv)
     int status = command_parse(command, argc, argv, &options, &count);
     if (status != COMMAND_GO_ON) return status;
     struct client client;
-    status = cli_open(&client, command, &options.client, count > 0 ? argv[0] : "demo");
+    char *text;
+    status = cli_open(&client, command, &options.client, count > 0 ? argv[0] : NULL);
     if (status != STATUS_OK) return status;
-
-    fero_op *op = NULL;
-    fero_result result;
-    fero_wopts wopts = client_wopts(&client);
-    int err = fero_ask_info(client.cache, -1, &wopts, &op);
-    status = client_wait(&client, err, op, &result);
-    if (status == STATUS_OK)
-        printf("%.*s\n", (int)result.value.s.len, (const char *)result.value.s.ptr);
-    if (op != NULL) fero_op_free(op);
+    status = client_ask_node(&client, fero_ask_info, &text);
+    if (status == STATUS_OK) {
+        printf("%s\n", text);
+        free(text);
+    }
     cli_close(&client);
     return status;
 }
@@ -37,7 +35,7 @@ const struct command command_info = {
     .name = "info",
     .arguments = "[NAME]",
     .summary = "print what a node is and has counted, as JSON",
-    .details = "NAME is one of the node's caches, \"demo\" unless given.",
+    .details = "With NAME, only of a node that has this cache.",
     .options = info_specs,
     .options_count = sizeof info_specs / sizeof info_specs[0],
     .arguments_max = 1,

@@ -290,3 +290,89 @@ bool json_string(const char *text, size_t bytes, const char *key, char *to, size
     to[quote - at] = 0;
     return true;
 }
+
+/* ------------------------------------------------------------------------------- walking */
+
+static const char *skip_space_at(const char *at, const char *end)
+{
+    while (at < end && (*at == ' ' || *at == '\t' || *at == '\n' || *at == '\r')) at++;
+    return at;
+}
+
+/* Behind the string that begins at `at`; `end` where it has none. */
+static const char *skip_string(const char *at, const char *end)
+{
+    for (at++; at < end && *at != '"'; at++)
+        if (*at == '\\') at++;
+    return at < end ? at + 1 : end;
+}
+
+/* Behind the value that begins at `at`, however deep it is. */
+static const char *skip_value(const char *at, const char *end)
+{
+    size_t depth = 0;
+    while (at < end) {
+        bool closes = *at == '}' || *at == ']';
+        bool separates = strchr(",: \t\r\n", *at) != NULL;
+        if (depth == 0 && (closes || separates)) return at;
+        if (*at == '{' || *at == '[') depth++;
+        if (closes) depth--;
+        at = *at == '"' ? skip_string(at, end) : at + 1;
+    }
+    return end;
+}
+
+/* To the next item of `whole`, which begins with `open`; NULL at its end. */
+static const char *next_item(struct json_span whole, const char *at, char open)
+{
+    const char *end = whole.at + whole.bytes;
+    if (whole.bytes < 2 || *whole.at != open) return NULL;
+    at = skip_space_at(at == NULL ? whole.at + 1 : at, end);
+    if (at < end && *at == ',') at = skip_space_at(at + 1, end);
+    return at < end && *at != '}' && *at != ']' ? at : NULL;
+}
+
+bool json_element_next(struct json_span array, const char **at, struct json_span *value)
+{
+    const char *begin = next_item(array, *at, '[');
+    if (begin == NULL) return false;
+    *at = skip_value(begin, array.at + array.bytes);
+    *value = (struct json_span){begin, (size_t)(*at - begin)};
+    return value->bytes > 0;
+}
+
+bool json_member_next(struct json_span object, const char **at, struct json_span *key,
+                      struct json_span *value)
+{
+    const char *end = object.at + object.bytes;
+    const char *begin = next_item(object, *at, '{');
+    if (begin == NULL || *begin != '"') return false;
+    const char *key_end = skip_string(begin, end);
+    *key = (struct json_span){begin + 1, (size_t)(key_end - begin) - 2};
+    begin = skip_space_at(key_end, end);
+    if (begin == end || *begin != ':') return false;
+    begin = skip_space_at(begin + 1, end);
+    *at = skip_value(begin, end);
+    *value = (struct json_span){begin, (size_t)(*at - begin)};
+    return value->bytes > 0;
+}
+
+bool json_find(struct json_span object, const char *key, struct json_span *value)
+{
+    struct json_span found;
+    size_t bytes = strlen(key);
+    for (const char *at = NULL; json_member_next(object, &at, &found, value);)
+        if (found.bytes == bytes && memcmp(found.at, key, bytes) == 0) return true;
+    return false;
+}
+
+bool json_whole(struct json_span value, uint64_t *number)
+{
+    uint64_t sum = 0;
+    for (size_t i = 0; i < value.bytes; i++) {
+        if (!isdigit((unsigned char)value.at[i])) return false;
+        sum = sum * 10 + (uint64_t)(value.at[i] - '0');
+    }
+    *number = sum;
+    return value.bytes > 0;
+}

@@ -47,6 +47,7 @@ struct serve_options {
     int64_t connections_max;
     int64_t window_requests;
     int64_t window_bytes;
+    int64_t errors_max;
     int64_t lane_bytes;
     int64_t handshake_ms;
     int64_t half_open_max;
@@ -121,6 +122,9 @@ static const struct option_spec serve_specs[] = {
     {.name = "window.bytes", .kind = OPTION_SIZE, FIELD(window_bytes), .shows = "SIZE", .low = 1,
      .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
      .help = "request bytes in flight on a connection (4M)"},
+    {.name = "errors.max", .kind = OPTION_SIZE, FIELD(errors_max), .shows = "N", .low = 1,
+     .high = SIZE_MAX_GIVEN, .off_value = FERO_OFF, .flags = OPTION_CONSTANT | OPTION_MAY_BE_OFF,
+     .help = "distinct errors that a shard remembers (256)"},
     {.name = "lane.bytes", .kind = OPTION_SIZE, FIELD(lane_bytes), .shows = "SIZE", .low = 1,
      .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
      .help = "queue from one shard to another, a power of two (1M)"},
@@ -205,6 +209,7 @@ static int make_opts(const struct command *command, const struct serve_options *
         .connections_max = options->connections_max == INT64_MAX ? 0 : options->connections_max,
         .window_requests = options->window_requests,
         .window_bytes = options->window_bytes,
+        .errors_max = options->errors_max,
         .lane_bytes = options->lane_bytes,
         .handshake_ms = options->handshake_ms,
         .half_open_max = options->half_open_max,

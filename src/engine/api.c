@@ -57,7 +57,7 @@ int fero_stop(fero *rt, int64_t drain_ms)
 int fero_open(fero *rt, const char *name, const fero_opts *opts, fero_cache **out)
 {
     fero_opts own;
-    if (rt == NULL || name == NULL || out == NULL)
+    if (rt == NULL || out == NULL || (name == NULL && kind_of(rt) == RUNTIME_SERVER))
         return error_set(FERO_E_INVAL, "fero_open needs a runtime, a name and a place");
     int err = take_opts(&own, sizeof own, opts, "fero_opts");
     if (err < 0) return err;
@@ -71,6 +71,14 @@ int64_t fero_info(fero *rt, char *buffer, size_t bytes)
         return error_set(FERO_E_INVAL, "fero_info needs a runtime and a buffer");
     if (kind_of(rt) == RUNTIME_SERVER) return server_info((struct server *)rt, buffer, bytes);
     return error_set(FERO_E_UNSUPPORTED, "a client has no info of its own: use fero_ask_info");
+}
+
+int64_t fero_errors(fero *rt, char *buffer, size_t bytes)
+{
+    if (rt == NULL || buffer == NULL)
+        return error_set(FERO_E_INVAL, "fero_errors needs a runtime and a buffer");
+    if (kind_of(rt) == RUNTIME_SERVER) return server_errors((struct server *)rt, buffer, bytes);
+    return error_set(FERO_E_UNSUPPORTED, "a client has no errors of its own: use fero_ask_errors");
 }
 
 const char *fero_address(const fero *rt)

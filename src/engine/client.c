@@ -504,10 +504,10 @@ static void drain(struct client *client, uint64_t drain_ns,
 
 static int cache_make(struct client *client, const char *name, struct client_cache **out)
 {
-    size_t bytes = strlen(name);
+    size_t bytes = name != NULL ? strlen(name) : 0;
     uint32_t index = 0;
     /* A node refuses the whole link over such a name, and so all other caches with it. */
-    if (!name_is_valid((struct bytes){name, bytes}))
+    if (name != NULL && !name_is_valid((struct bytes){name, bytes}))
         return error_set(
             FERO_E_INVAL,
             "a cache's name has %zu bytes, but must have 1 to %d, UTF-8 without control characters",
@@ -516,11 +516,11 @@ static int cache_make(struct client *client, const char *name, struct client_cac
     if (index == CLIENT_CACHES_MAX)
         return error_set(FERO_E_NOMEM, "a client opens at most %d caches", CLIENT_CACHES_MAX);
     struct client_cache *cache = memory_take(sizeof *cache);
-    if (cache == NULL) return error_set(FERO_E_NOMEM, "no memory for cache %s", name);
+    if (cache == NULL) return error_set(FERO_E_NOMEM, "no memory for a cache");
     cache->head.kind = RUNTIME_CLIENT;
     cache->index = index;
     cache->client = client;
-    memcpy(cache->name_bytes, name, bytes);
+    if (bytes > 0) memcpy(cache->name_bytes, name, bytes);
     cache->name = (struct bytes){cache->name_bytes, bytes};
     memset(cache->numbers, 0xff, sizeof cache->numbers);
     client->caches[index] = cache;
@@ -545,7 +545,7 @@ static void cache_free(struct client_cache *cache)
 }
 
 /* Asks the links that are past their greeting, and wakes those that wait for a reason to dial. */
-static int ask_links(struct client *client, const struct client_cache *cache)
+static int ask_links(struct client *client, struct client_cache *cache)
 {
     if (client->links_count == 0 && client->seeker == NULL) {
         client->seeker = client_link_make(client, 0);
@@ -605,7 +605,9 @@ static int wait_open(struct client_cache *cache, int64_t timeout_ms)
         bool is_refused = client->refusal != 0 && client->links_up == 0;
         if (is_refused && (client->seek_rounds > 0 || client->has_home))
             return error_set(client->refusal, "%s", client->reason);
-        if (client->now_ns >= until_ns) return not_connected(client, timeout_ms, cache->name_bytes);
+        if (client->now_ns >= until_ns)
+            return not_connected(client, timeout_ms,
+                                 cache->name.size > 0 ? cache->name_bytes : "NAME");
         client_turn(client, until_ns - client->now_ns);
     }
     return 0;

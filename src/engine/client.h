@@ -40,6 +40,8 @@
 #define CLIENT_DRAIN_NS (2 * NS_PER_S)
 /* A cache has no number on a link that has not opened it, or whose node does not have it. */
 #define CLIENT_CACHE_UNKNOWN 0xffffu
+/* What stands for one without a name, which no node opens: no node has so many. */
+#define CLIENT_CACHE_NONE 0xfffeu
 
 struct client;
 
@@ -62,7 +64,7 @@ struct client_cache {
     uint32_t links_open; /* links on which it has a number */
     bool has_new_verbs;  /* a node numbered them anew: those on their way cannot be sent again */
     int open_error;      /* FERO_E_..., why a node would not open it */
-    struct bytes name;
+    struct bytes name;   /* empty: it is only there to ask the node about itself */
     char name_bytes[FRAME_NAME_BYTES_MAX + 1];
     uint16_t numbers[WINDOW_LINKS_MAX]; /* by link */
 };
@@ -236,6 +238,6 @@ void client_link_tick(struct client_link *link);
 /* When client_link_tick has something to do. */
 uint64_t client_link_timer_ns(const struct client_link *link);
 /* Asks a link that has greeted to open one more cache. -ENOMEM. */
-MUST_CHECK int client_link_open(struct client_link *link, const struct client_cache *cache);
+MUST_CHECK int client_link_open(struct client_link *link, struct client_cache *cache);
 /* Sets `stop` by all limits. Returns how many bytes may be written at once. */
 size_t client_link_credit(struct client_link *link);

@@ -301,20 +301,29 @@ int fero_send(fero_cache *handle, fero_slice verb, fero_slice key, const fero_va
     return request(cache, link, &message, opts, op);
 }
 
-int fero_ask_info(fero_cache *handle, int32_t shard, const fero_wopts *opts, fero_op **op)
+/* `about` is what is asked for: "" the facts. */
+static int ask_node(fero_cache *handle, const char *about, int32_t shard, const fero_wopts *opts,
+                    fero_op **op)
 {
     struct client_cache *cache = (struct client_cache *)handle;
-    if (!is_client(cache)) {
-        struct message info = {.type = FRAME_INFO, .slot = FRAME_SLOT_ANY};
-        return request_of_server(handle, &info, NULL, opts, op);
-    }
+    struct message message = {.type = FRAME_INFO, .slot = FRAME_SLOT_ANY, .key = fero_str(about)};
+    if (!is_client(cache)) return request_of_server(handle, &message, NULL, opts, op);
     struct client *client = cache->client;
     if (shard < -1 || (shard >= 0 && (uint32_t)shard >= client->links_count))
         return error_set(FERO_E_INVAL, "shard is %d, but must be from 0 to %d, or -1 for any",
                          shard, (int)client->links_count - 1);
     struct client_link *link = shard < 0 ? any_link(client) : client->links[shard];
-    struct message message = {.type = FRAME_INFO, .slot = FRAME_SLOT_ANY};
     return request(cache, link, &message, opts, op);
+}
+
+int fero_ask_info(fero_cache *cache, int32_t shard, const fero_wopts *opts, fero_op **op)
+{
+    return ask_node(cache, "", shard, opts, op);
+}
+
+int fero_ask_errors(fero_cache *cache, int32_t shard, const fero_wopts *opts, fero_op **op)
+{
+    return ask_node(cache, "errors", shard, opts, op);
 }
 
 /* ------------------------------------------------------------------------------- operations */

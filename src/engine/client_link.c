@@ -257,8 +257,20 @@ static void lost(struct client_link *link, int result)
 
 /* -------------------------------------------------------------------------------- greeting */
 
-int client_link_open(struct client_link *link, const struct client_cache *cache)
+/* A cache without a name is open where the link is. */
+static void open_nameless(struct client_link *link, struct client_cache *cache)
 {
+    if (cache->name.size > 0 || cache->numbers[link->index] != CLIENT_CACHE_UNKNOWN) return;
+    cache->numbers[link->index] = CLIENT_CACHE_NONE;
+    cache->links_open++;
+}
+
+int client_link_open(struct client_link *link, struct client_cache *cache)
+{
+    if (cache->name.size == 0) {
+        if (link->state == CLIENT_LINK_UP) open_nameless(link, cache);
+        return 0;
+    }
     uint8_t *to = link_reserve(&link->link, sizeof(struct frame_open) + FRAME_NAME_BYTES_MAX + 8);
     if (to == NULL) return -ENOMEM;
     link_commit(&link->link, open_encode(cache->index, cache->name, to));
@@ -284,7 +296,7 @@ static int greet(struct client_link *link)
     if (to == NULL) return -ENOMEM;
     link_commit(&link->link, hello_encode(&hello, token, to));
     for (uint32_t i = 0; i < CLIENT_CACHES_MAX; i++) {
-        const struct client_cache *cache = client->caches[i];
+        struct client_cache *cache = client->caches[i];
         if (cache != &client->nobody && client_link_open(link, cache) < 0) return -ENOMEM;
     }
     link->state = CLIENT_LINK_GREETING;
@@ -378,33 +390,6 @@ static int learn_home(struct client_link *link, const struct frame_welcome *welc
         if (client->links[i]->state == CLIENT_LINK_DOWN)
             dial_now(&client->links[i]->dial, client->now_ns);
     return 0;
-}
-
-static int64_t on_welcome(struct client_link *link, const uint8_t *frame, size_t length)
-{
-    struct client *client = link->client;
-    struct frame_welcome welcome;
-    struct refusal refusal;
-    const uint8_t *shard_slots;
-    if (link->state != CLIENT_LINK_GREETING) return broke(link, "WELCOME twice", 2, 1);
-    if (welcome_decode(&welcome, &shard_slots, frame, length, &refusal) < 0)
-        return broke(link, refusal.text, refusal.got, refusal.limit);
-    if (welcome.slots_count != SLOTS_COUNT)
-        return broke(link, "number of slots", welcome.slots_count, SLOTS_COUNT);
-    if (client->has_home) {
-        if (welcome.shards_count != client->links_count)
-            return broke(link, "number of shards changed", welcome.shards_count,
-                         client->links_count);
-    } else if (link->has_shard && link->index >= welcome.shards_count) {
-        return broke(link, "shard", link->index, welcome.shards_count);
-    } else {
-        int err = learn_home(link, &welcome, shard_slots);
-        if (err < 0) return err;
-    }
-    link->state = CLIENT_LINK_OPENING;
-    link->link.frame_bytes_max = (uint32_t)min_u64(
-        FRAME_BYTES_MAX, (uint64_t)client->value_bytes_max + REPLY_OVERHEAD_BYTES);
-    return (int64_t)round_up_8(length);
 }
 
 /* --------------------------------------------------------------------------- sending again */
@@ -561,6 +546,8 @@ static int ready(struct client_link *link)
 {
     struct client *client = link->client;
     if (link->state != CLIENT_LINK_OPENING || link->opens_pending > 0) return 0;
+    for (uint32_t i = 0; i < CLIENT_CACHES_MAX; i++)
+        if (client->caches[i] != &client->nobody) open_nameless(link, client->caches[i]);
     client_end_matching(client, is_homeless, link, FERO_E_NOTFOUND);
     if (resend(link) < 0) {
         fail(link, "no memory to send requests again");
@@ -575,6 +562,35 @@ static int ready(struct client_link *link)
     trace_line(&client->trace, TRACE_INFO, "connected to shard %u of %s, which has %u", link->index,
                client->home_text, client->links_count);
     return 0;
+}
+
+static int64_t on_welcome(struct client_link *link, const uint8_t *frame, size_t length)
+{
+    struct client *client = link->client;
+    struct frame_welcome welcome;
+    struct refusal refusal;
+    const uint8_t *shard_slots;
+    if (link->state != CLIENT_LINK_GREETING) return broke(link, "WELCOME twice", 2, 1);
+    if (welcome_decode(&welcome, &shard_slots, frame, length, &refusal) < 0)
+        return broke(link, refusal.text, refusal.got, refusal.limit);
+    if (welcome.slots_count != SLOTS_COUNT)
+        return broke(link, "number of slots", welcome.slots_count, SLOTS_COUNT);
+    if (client->has_home) {
+        if (welcome.shards_count != client->links_count)
+            return broke(link, "number of shards changed", welcome.shards_count,
+                         client->links_count);
+    } else if (link->has_shard && link->index >= welcome.shards_count) {
+        return broke(link, "shard", link->index, welcome.shards_count);
+    } else {
+        int err = learn_home(link, &welcome, shard_slots);
+        if (err < 0) return err;
+    }
+    link->state = CLIENT_LINK_OPENING;
+    link->link.frame_bytes_max = (uint32_t)min_u64(
+        FRAME_BYTES_MAX, (uint64_t)client->value_bytes_max + REPLY_OVERHEAD_BYTES);
+    /* Where no cache has a name there is nothing to wait for. */
+    int err = ready(link);
+    return err < 0 ? err : (int64_t)round_up_8(length);
 }
 
 /* ----------------------------------------------------------------------------------- verbs */

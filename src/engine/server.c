@@ -31,6 +31,9 @@
 /* How often the control thread looks for an answer. */
 #define ANSWER_POLL_NS (100 * NS_PER_US)
 
+/* Of a text about errors: the least that one and the frame around it need. */
+#define ERRORS_BYTES_MIN 4096
+
 struct server_thread {
     struct server *server;
     struct shard *shard;
@@ -320,6 +323,7 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
         return err;
     }
     server->settings.shard.token = server->token;
+    server->settings.shard.start_ns = clock_now_ns();
     deal_slots(server);
     prepare_hosts(server);
     if (server_allocate(server, opts) < 0) {
@@ -422,6 +426,14 @@ int64_t server_info(struct server *server, char *buffer, size_t bytes)
     buffer[(size_t)head + body] = '}';
     if ((size_t)head + body + 1 < bytes) buffer[(size_t)head + body + 1] = 0;
     return (int64_t)((size_t)head + body + 1);
+}
+
+int64_t server_errors(struct server *server, char *buffer, size_t bytes)
+{
+    if (bytes < ERRORS_BYTES_MIN)
+        return error_set(FERO_E_TOOBIG, "a buffer of %zu bytes is too small for errors: give %d",
+                         bytes, ERRORS_BYTES_MIN);
+    return (int64_t)info_write_errors(server->shards[0], buffer, bytes);
 }
 
 const char *server_address(const struct server *server)

@@ -30,6 +30,7 @@ int server_stop(struct server *server, uint64_t drain_ns);
 MUST_CHECK int server_open(struct server *server, const char *name, const fero_opts *opts,
                            fero_cache **out);
 int64_t server_info(struct server *server, char *buffer, size_t bytes);
+int64_t server_errors(struct server *server, char *buffer, size_t bytes);
 const char *server_address(const struct server *server);
 /* Its threads' side. */
 struct hosts *server_hosts(struct server *server);

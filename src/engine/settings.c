@@ -17,6 +17,8 @@
 #define VALUE_DEFAULT (1 * MIB)
 #define WINDOW_BYTES_DEFAULT (4 * MIB)
 #define LANE_DEFAULT (1 * MIB)
+#define ERRORS_DEFAULT 256
+#define ERRORS_MAX 65536
 #define THREADS_DEFAULT 64
 #define CONNECTIONS_DEFAULT 65536
 #define CONNECTIONS_HARD_MAX 1000000
@@ -99,6 +101,12 @@ static int take_sizes(struct settings *settings, const fero_runtime_opts *opts)
     if ((err = take(&value, opts->value_max_bytes, VALUE_DEFAULT,
                     &(struct range){"value.max", 8, value_max - key})) < 0)
         return err;
+    uint64_t errors = 0;
+    if (opts->errors_max != FERO_OFF &&
+        (err = take(&errors, opts->errors_max, ERRORS_DEFAULT,
+                    &(struct range){"errors.max", 1, ERRORS_MAX})) < 0)
+        return err;
+    shard->errors_max = (uint32_t)errors;
     uint64_t lane = 0;
     if ((err = take(&lane, opts->lane_bytes, LANE_DEFAULT,
                     &(struct range){"lane.bytes", 128 * KIB, GIB})) < 0)

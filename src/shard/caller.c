@@ -166,6 +166,7 @@ void caller_refuse(struct caller *caller, const struct refusal *refusal)
     struct shard *shard = caller->shard;
     if (caller->state != CALLER_GREETING && caller->state != CALLER_READY) return;
     count(&shard->counters.refused, 1);
+    note_error(shard, ERROR_OF_LINK, refusal->error, refusal->text, refusal->got, refusal->limit);
     trace_line(shard->options->trace, TRACE_WARN, "link refused: %s (got %llu, limit %llu)",
                refusal->text, (unsigned long long)refusal->got, (unsigned long long)refusal->limit);
     refuse(caller, refusal);
@@ -177,6 +178,7 @@ static void caller_deny(struct caller *caller)
 {
     struct shard *shard = caller->shard;
     count(&shard->counters.refused, 1);
+    note_error(shard, ERROR_OF_LINK, ERROR_DENIED, "wrong token, or none", 0, 0);
     trace_line(shard->options->trace, TRACE_WARN, "link closed: wrong token, or none");
     caller_close(caller);
 }
@@ -259,6 +261,12 @@ uint64_t callers_deadline_ns(const struct shard *shard)
 
 /* --------------------------------------------------------------------------- greeting */
 
+static void no_room(struct shard *shard)
+{
+    note_error(shard, ERROR_OF_LINK, ERROR_BUSY, "no room for a connection (connections.max)", 0,
+               shard->options->connections_max);
+}
+
 /* It is one too many, and is told so, unless there are many of those, too. */
 static void turn_away(struct shard *shard, uint32_t conn)
 {
@@ -269,6 +277,7 @@ static void turn_away(struct shard *shard, uint32_t conn)
     if (shard->crowd.turned_away < CROWD_TURNED_AWAY_MAX)
         caller = caller_open(shard, conn, CROWD_NO_SOURCE);
     if (caller == NULL) {
+        no_room(shard);
         io_close(shard->io, conn);
         return;
     }
@@ -301,10 +310,12 @@ void caller_accept(struct shard *shard, uint32_t conn, const struct address *pee
         return;
     }
     struct caller *caller = caller_open(shard, conn, crowd_source(shard, peer));
-    if (caller == NULL)
-        io_close(shard->io, conn);
-    else
+    if (caller != NULL) {
         drop_one(shard, caller);
+        return;
+    }
+    no_room(shard);
+    io_close(shard->io, conn);
 }
 
 static bool attach_session(struct caller *caller, const struct frame_hello *hello)
@@ -522,6 +533,7 @@ void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size)
     store_release_u64(&shard->adopted, shard->adopted + 1);
     if (conn < 0) close(fd);
     if (caller == NULL) {
+        no_room(shard);
         if (conn >= 0) io_close(shard->io, (uint32_t)conn);
         return;
     }

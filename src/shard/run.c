@@ -71,6 +71,13 @@ static COLD int64_t decode_extensions(struct request *request, const struct shar
     return bytes;
 }
 
+/* What an INFO asks for, by its key: the node's facts unless it says so. */
+static bool is_about_errors(const struct request *request)
+{
+    struct bytes key = {request->store.body, request->store.key_len};
+    return bytes_equal(key, bytes_of("errors"));
+}
+
 static COLD enum decoded check_slow(struct request *request, const struct shard *shard,
                                     const struct frame_request *header, size_t value_bytes)
 {
@@ -79,8 +86,10 @@ static COLD enum decoded check_slow(struct request *request, const struct shard 
     if (header->type == FRAME_INFO) {
         /* It has no cache and no slot, whatever the header says. */
         request->cache = NULL;
-        if (header->key_len == 0 && value_bytes == 0) return DECODED_REQUEST;
-        return refuse(request, ERROR_INVALID, "INFO with %llu bytes of key and %llu of value",
+        bool is_known = header->key_len == 0 || is_about_errors(request);
+        if (is_known && value_bytes == 0) return DECODED_REQUEST;
+        return refuse(request, ERROR_INVALID,
+                      "INFO with %llu bytes of key, not \"errors\", and %llu of value",
                       header->key_len, value_bytes);
     }
     if (request->cache == NULL)
@@ -306,11 +315,13 @@ static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t 
     reply_done(context, padded);
 }
 
-/* `text` has two %llu at most. */
+/* `text` is a constant with two %llu at most. */
 static void reply_text(struct request_context *context, uint16_t code, const char *text,
                        uint64_t got, uint64_t limit)
 {
     char line[ERROR_TEXT_BYTES_MAX];
+    note_error(context->shard, ERROR_OF_REPLY, (enum reply_error)(code & REPLY_ERROR), text, got,
+               limit);
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
     unsigned long long numbers[2] = {got, limit};
@@ -353,6 +364,9 @@ int request_reply(struct request_context *context, uint16_t code, enum value_typ
 {
     if (context->replied) return -EALREADY;
     if (bytes > context->shard->options->value_bytes_max) return -EMSGSIZE;
+    if (reply_outcome(code) != OUTCOME_OK)
+        note_error(context->shard, ERROR_OF_HANDLER, (enum reply_error)(code & REPLY_ERROR),
+                   "a handler replied with an error", 0, 0);
     reply_value(context, code, 0, type, value, bytes);
     return 0;
 }
@@ -486,7 +500,9 @@ static void apply_info(struct request_context *context)
         context->replied = true;
         return;
     }
-    size_t bytes = info_write(context->shard, text, sizeof text);
+    size_t bytes = is_about_errors(context->request)
+                       ? info_write_errors(context->shard, text, sizeof text)
+                       : info_write(context->shard, text, sizeof text);
     reply_value(context, reply_code(OUTCOME_OK, ERROR_NONE), 0, VALUE_JSON, text, bytes);
 }
 

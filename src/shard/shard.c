@@ -63,8 +63,10 @@ int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbo
     rng_init(&shard->crowd.rng, options->hash_seed + index);
     int err = segments_init(&shard->segments, options->log_bytes_max);
     if (err < 0) return err;
-    err = sessions_init(&shard->sessions, options->sessions_bytes_max, options->hash_seed);
+    err = errors_init(&shard->errors, options->errors_max);
     if (err < 0) goto deinit_segments;
+    err = sessions_init(&shard->sessions, options->sessions_bytes_max, options->hash_seed);
+    if (err < 0) goto deinit_errors;
     err = -ENOMEM;
     shard->callers = memory_reserve(callers * sizeof *shard->callers, 0);
     if (shard->callers == NULL) goto deinit_sessions;
@@ -81,6 +83,8 @@ release_callers:
     memory_release(shard->callers, callers * sizeof *shard->callers);
 deinit_sessions:
     sessions_deinit(&shard->sessions);
+deinit_errors:
+    errors_deinit(&shard->errors);
 deinit_segments:
     segments_deinit(&shard->segments);
     return err;
@@ -102,6 +106,7 @@ void shard_deinit(struct shard *shard)
     memory_release(shard->dirty, callers * sizeof(struct caller *));
     memory_release(shard->callers, callers * sizeof *shard->callers);
     sessions_deinit(&shard->sessions);
+    errors_deinit(&shard->errors);
     segments_deinit(&shard->segments);
 }
 
@@ -164,8 +169,7 @@ static void read_clocks(struct shard *shard)
         shard->wall_offset_ms = clock_wall_ms() - shard->now_ns / NS_PER_MS;
         shard->wall_read_ns = shard->now_ns;
     }
-    uint64_t wall_ms = shard->now_ns / NS_PER_MS + shard->wall_offset_ms;
-    shard->hlc = max_u64(shard->hlc, wall_ms << 16);
+    shard->hlc = max_u64(shard->hlc, shard_wall_ms(shard) << 16);
 }
 
 static void take_events(struct shard *shard, const struct io_event *events, unsigned count)
@@ -214,6 +218,11 @@ static void publish_counters(struct shard *shard)
     count(&counters->turns, 1);
     store_relaxed_u64(&counters->enters, shard->io->counters.enters);
     store_relaxed_u64(&counters->direct_sends, shard->io->counters.direct_sends);
+    if (UNLIKELY(shard->io->counters.accept_pauses != counters->accept_pauses)) {
+        store_relaxed_u64(&counters->accept_pauses, shard->io->counters.accept_pauses);
+        note_error(shard, ERROR_OF_LINK, ERROR_BUSY,
+                   "out of descriptors: accepting waits for a moment (ulimit -n)", 0, 0);
+    }
     store_relaxed_u64(&counters->received_bytes, shard->io->counters.received_bytes);
     store_relaxed_u64(&counters->sent_bytes, shard->io->counters.sent_bytes);
     store_relaxed_u64(&counters->sessions, shard->sessions.count);

@@ -15,7 +15,9 @@
 #include "net/io.h"
 #include "shard/cache.h"
 #include "shard/caller.h"
+#include "shard/counters.h"
 #include "shard/crowd.h"
+#include "shard/errors.h"
 #include "shard/mailbox.h"
 #include "shard/updates.h"
 #include "wire/hello.h"
@@ -54,38 +56,10 @@ struct shard_options {
     uint64_t view;
     uint32_t incarnation;
     uint64_t hash_seed;
+    uint32_t errors_max;        /* distinct ones that are remembered */
+    uint64_t start_ns;          /* when the node was started, as clock_now_ns tells it */
     const struct secret *token; /* that callers must show; NULL: none */
     const struct trace *trace;
-};
-
-/* Counters: this shard writes, anybody reads (load_relaxed_u64). */
-struct shard_counters {
-    uint64_t turns;
-    uint64_t requests;
-    uint64_t updates;
-    uint64_t removes;
-    uint64_t gets;
-    uint64_t verbs;
-    uint64_t replies;
-    uint64_t errors;
-    uint64_t duplicates;
-    uint64_t crossed_out; /* requests handed to another shard */
-    uint64_t crossed_in;
-    uint64_t accepted;
-    uint64_t closed;
-    uint64_t refused;
-    uint64_t sleeps;
-    uint64_t spin_ns;      /* spent on looking for something to do */
-    uint64_t enters;       /* system calls, to submit or wait, */
-    uint64_t direct_sends; /* and to send without that */
-    uint64_t received_bytes;
-    uint64_t sent_bytes;
-    uint64_t keys;
-    uint64_t memory_bytes;
-    uint64_t connections;
-    uint64_t handed;  /* connections given to other shards, ever */
-    uint64_t dropped; /* because too many had not greeted */
-    uint64_t sessions;
 };
 
 /* What a shard keeps of its lanes to another shard: see crossing.c and bundle.c. */
@@ -149,7 +123,8 @@ struct shard {
 
     /* Shared: written by this shard, read by others. */
     struct shard_counters counters __attribute__((aligned(CACHE_PAIR)));
-    uint64_t adopted;   /* connections that came from other shards, ever; after `connections` */
+    uint64_t adopted; /* connections that came from other shards, ever; after `connections` */
+    struct errors errors;
     uint32_t is_needed; /* it may have requests for other shards, or answers to come */
     /* Shared: the control thread writes, this shard takes. */
     uint32_t command __attribute__((aligned(CACHE_PAIR))); /* enum shard_command */
@@ -219,8 +194,25 @@ void crossing_discard(struct shard *shard);
 bool crossing_is_quiet(const struct shard *shard);
 /* Enough for SHARDS_MAX shards and CACHES_MAX names. */
 #define INFO_BYTES_MAX (192 * KIB)
-/* info.c: writes the node's facts and counters as JSON; returns the bytes, 0: too many. */
+/*
+ * info.c: writes the node's facts and counters, or the errors of all its shards, as JSON; returns the
+ * bytes. Of facts that are too many 0; of errors those that are too many are left out and counted.
+ */
 size_t info_write(const struct shard *shard, char *buffer, size_t bytes);
+size_t info_write_errors(const struct shard *shard, char *buffer, size_t bytes);
+
+/* The wall clock of this turn, in milliseconds. */
+static inline uint64_t shard_wall_ms(const struct shard *shard)
+{
+    return shard->now_ns / 1000000 + shard->wall_offset_ms;
+}
+
+/* One more error; `text` is a constant of the program. */
+static inline void note_error(struct shard *shard, enum error_kind kind, enum reply_error code,
+                              const char *text, uint64_t got, uint64_t limit)
+{
+    errors_note(&shard->errors, kind, code, text, got, limit, shard_wall_ms(shard));
+}
 
 static inline void count(uint64_t *counter, uint64_t by)
 {

@@ -43,7 +43,7 @@ enum frame_type {
     FRAME_REFUSE = 6,
     FRAME_REPLY = 7,
     FRAME_BATCH = 8, /* the head of a sealed run of changes: log/batch.h */
-    FRAME_INFO = 9,  /* a request for the node's counters as JSON: no cache, no key */
+    FRAME_INFO = 9,  /* a request about the node, answered with JSON: no cache */
 
     FRAME_UPDATE = 16,
     FRAME_REMOVE = 17,

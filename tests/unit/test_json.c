@@ -184,6 +184,67 @@ static void keys_are_looked_up(void **unused)
     assert_false(json_string("{\"name\":\"x", 10, "name", to, sizeof to));
 }
 
+static struct json_span span_of(const char *text)
+{
+    return (struct json_span){text, strlen(text)};
+}
+
+static void members_and_elements_are_walked(void **unused)
+{
+    (void)unused;
+    static const char text[] =
+        "{ \"a\" : 1, \"list\":[{\"x\":[1,[2]]},\"]\\\"}\",{}],\"b\":{\"a\":7},\"c\":-1}";
+    struct json_span value;
+    struct json_span key;
+    uint64_t number;
+    assert_true(json_find(span_of(text), "a", &value));
+    assert_true(json_whole(value, &number));
+    assert_int_equal(number, 1);
+    assert_true(json_find(span_of(text), "b", &value));
+    assert_int_equal(value.bytes, strlen("{\"a\":7}"));
+    assert_true(json_find(span_of(text), "c", &value));
+    assert_false(json_whole(value, &number));
+    assert_false(json_find(span_of(text), "x", &value));
+    assert_true(json_find(span_of(text), "list", &value));
+    static const char *const elements[] = {"{\"x\":[1,[2]]}", "\"]\\\"}\"", "{}"};
+    struct json_span list = value;
+    size_t count = 0;
+    for (const char *at = NULL; json_element_next(list, &at, &value); count++) {
+        assert_true(count < 3);
+        assert_int_equal(value.bytes, strlen(elements[count]));
+        assert_memory_equal(value.at, elements[count], value.bytes);
+    }
+    assert_int_equal(count, 3);
+    const char *at = NULL;
+    assert_false(json_element_next(span_of("[]"), &at, &value));
+    assert_false(json_member_next(span_of("{}"), &at, &key, &value));
+    assert_false(json_member_next(span_of("[1]"), &at, &key, &value));
+}
+
+/* In a block of its own size, so that a sanitizer sees a read past its end. */
+static void cut_text_is_walked_no_further(void **unused)
+{
+    (void)unused;
+    static const char text[] = "{\"a\":[1,{\"b\":\"c\\\"\"}],\"d\":2}";
+    for (size_t bytes = 0; bytes < sizeof text; bytes++) {
+        char *copy = malloc(bytes + 1);
+        struct json_span key;
+        struct json_span value;
+        assert_non_null(copy);
+        memcpy(copy, text, bytes);
+        char *exact = realloc(copy, bytes > 0 ? bytes : 1);
+        assert_non_null(exact);
+        struct json_span object = {exact, bytes};
+        for (const char *at = NULL; json_member_next(object, &at, &key, &value);) {
+            assert_true(value.at >= exact && value.at + value.bytes <= exact + bytes);
+            struct json_span element;
+            for (const char *in = NULL; json_element_next(value, &in, &element);)
+                assert_true(element.at + element.bytes <= exact + bytes);
+        }
+        free(exact);
+    }
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -193,6 +254,8 @@ int main(void)
         cmocka_unit_test(random_bytes_do_no_harm),
         cmocka_unit_test(strings_are_unescaped),
         cmocka_unit_test(keys_are_looked_up),
+        cmocka_unit_test(members_and_elements_are_walked),
+        cmocka_unit_test(cut_text_is_walked_no_further),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

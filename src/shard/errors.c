@@ -1,0 +1,77 @@
+#include "shard/errors.h"
+
+#include <errno.h>
+
+#include "base/assert.h"
+#include "base/bytes.h"
+#include "base/ck.h"
+#include "base/memory.h"
+
+static size_t bytes_of_table(const struct errors *errors)
+{
+    return ((size_t)errors->mask + 1) * sizeof *errors->entries;
+}
+
+int errors_init(struct errors *errors, uint32_t max)
+{
+    *errors = (struct errors){.max = max};
+    /* Twice as many as may be used, so that a search ends soon, and at all. */
+    uint32_t capacity = 2;
+    while (capacity < 2 * max) capacity *= 2;
+    errors->mask = capacity - 1;
+    errors->entries = memory_reserve(bytes_of_table(errors), 0);
+    return errors->entries != NULL ? 0 : -ENOMEM;
+}
+
+void errors_deinit(struct errors *errors)
+{
+    if (errors->entries != NULL) memory_release(errors->entries, bytes_of_table(errors));
+    errors->entries = NULL;
+}
+
+static uint32_t first_place(const struct errors *errors, uint64_t text, uint64_t code)
+{
+    return (uint32_t)(((text ^ code << 20) * 0x9e3779b97f4a7c15) >> 32) & errors->mask;
+}
+
+/* The entry, or the free one where it belongs. */
+static struct error_entry *place_of(const struct errors *errors, uint64_t text, uint64_t code)
+{
+    uint32_t at = first_place(errors, text, code);
+    while (true) {
+        struct error_entry *entry = &errors->entries[at];
+        uint64_t found = load_acquire_u64(&entry->text);
+        if (found == 0) return entry;
+        if (found == text && load_relaxed_u64(&entry->code) == code) return entry;
+        at = (at + 1) & errors->mask;
+    }
+}
+
+void errors_note(struct errors *errors, enum error_kind kind, enum reply_error code,
+                 const char *text, uint64_t got, uint64_t limit, uint64_t now_ms)
+{
+    uint64_t key = (uint64_t)(uintptr_t)text;
+    uint64_t key_code = error_entry_code(kind, code);
+    ASSERT(text != NULL);
+    struct error_entry *entry = place_of(errors, key, key_code);
+    bool is_new = entry->text == 0;
+    if (is_new && errors->count == errors->max) {
+        count_up_u64(&errors->others, 1);
+        return;
+    }
+    store_relaxed_u64(&entry->got, got);
+    store_relaxed_u64(&entry->limit, limit);
+    store_relaxed_u64(&entry->last_ms, now_ms);
+    count_up_u64(&entry->count, 1);
+    if (!is_new) return;
+    errors->count++;
+    store_relaxed_u64(&entry->code, key_code);
+    store_relaxed_u64(&entry->first_ms, now_ms);
+    store_release_u64(&entry->text, key);
+}
+
+const struct error_entry *errors_find(const struct errors *errors, uint64_t text, uint64_t code)
+{
+    const struct error_entry *entry = place_of(errors, text, code);
+    return load_acquire_u64(&entry->text) != 0 ? entry : NULL;
+}

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# How a node is watched: stat and errors, what they count, and how they are refused.
+cd "$(dirname "$0")/../.." || exit 1
+# shellcheck source=tests/e2e/lib.sh
+. tests/e2e/lib.sh
+
+# The number behind a key of the JSON in OUT, the last one of that name: the total's.
+number() { printf '%s' "$OUT" | grep -o "\"$1\":[0-9]*" | tail -n 1 | grep -o '[0-9]*$'; }
+# A row of the table in OUT, its columns apart by one space.
+row() { printf '%s\n' "$OUT" | awk -v name="$1" '$1 == name { $1 = $1; print }'; }
+
+# ---- stat --------------------------------------------------------------------------------------
+
+start_node users teams --shards 2 --memory.max 256M
+node() { run "$FERO" "$@" --seeds "$NODE"; }
+
+for key in 1 2 3 4 5; do node set users "$key" x; done
+node get users 1
+node rm users 2
+node get users nobody
+node req users ECHO "" hello
+
+node stat --json
+check "stat needs no cache, and counts updates" [ "$STATUS/$(number updates)" = 0/5 ]
+check "and removals" [ "$(number removes)" = 1 ]
+check "and gets" [ "$(number gets)" = 2 ]
+check "and verbs" [ "$(number verbs)" = 1 ]
+check "and errors" [ "$(number errors)" = 1 ]
+check "and keys" [ "$(number keys)" = 4 ]
+check "it is one line" [ "$(printf '%s\n' "$OUT" | wc -l)" -eq 1 ]
+check "with an object for each shard and a total" prints_like '*{"shard":0,*{"shard":1,*"total":{*'
+node stat
+check "piped, the table is printed once" [ "$(printf '%s\n' "$OUT" | grep -c '^shard')" -eq 1 ]
+check "with a row for each shard" [ -n "$(row 0)" -a -n "$(row 1)" ]
+check "and their sum" [ "$(row total | cut -d' ' -f6)" = 5 ]
+node stat --all
+check "--all has a row for each counter" [ "$(row updates | cut -d' ' -f4)" = 5 ]
+check "and for those that few look at" [ -n "$(row accept_pauses)" ]
+node stat users
+check "the name of a cache is taken" is_status 0
+node stat nosuch
+check "one that the node does not have is named" fails_with 1 '"nosuch"'
+
+node stat --interval 0.1 --count 3
+check "--count 3 prints three tables" [ "$(printf '%s\n' "$OUT" | grep -c '^shard')" -eq 3 ]
+check "of rates" prints_like '*updates/s*'
+node stat --interval 0.1 --count 2 --json
+check "or two lines of JSON" [ "$(printf '%s\n' "$OUT" | grep -c '"per_second":{')" -eq 2 ]
+node stat --interval 0
+check "an interval of nothing is refused" fails_with 2 --interval 0.1
+node stat --interval soon
+check "and one that is no number" fails_with 2 --interval soon
+node stat --once --count 2
+check "--once and --count exclude each other" fails_with 2 --once --count
+
+if command -v script >/dev/null; then
+    OUT=$(timeout 60 script -qec "\"$FERO\" stat --seeds $NODE --interval 0.1 --count 2" /dev/null \
+        </dev/null 2>/dev/null)
+    check "on a terminal each table takes the place of the last one" \
+        [ "$(printf '%s' "$OUT" | grep -c $'\033\[H')" -eq 3 ]
+else
+    echo "ok stat on a terminal # SKIP script is not installed"
+fi
+
+# ---- errors ------------------------------------------------------------------------------------
+
+node errors --json
+check "an error is told with its count and times" \
+    prints_like '*"kind":"reply","error":7,"count":1,"first_ms":1*,"last_ms":1*,"text":"no such key"*'
+for key in a b c; do node get users "$key"; done
+node errors --json
+check "the same again is the same, whichever shard it met" [ "$(number count)" = 4 ]
+node errors
+check "as a table, with what it means" prints_like '*1 distinct errors*4 *reply*7 (not found)*no such key'
+exec 3<>"/dev/tcp/${NODE%:*}/${NODE##*:}"
+printf 'GET / HTTP/1.1\r\n\r\n' >&3
+timeout 10 cat <&3 >/dev/null
+exec 3>&-
+node errors
+check "a connection that was refused is one" prints_like '*link*16 (protocol error)*first frame*'
+node errors nosuch
+check "a cache that is not there is named" fails_with 1 '"nosuch"'
+stop_node TERM
+
+start_node demo --shards 1 --errors.max 1
+node get demo 28
+node req demo UNHEARD-OF
+node req demo UNHEARD-OF
+node errors
+check "what finds no room is counted" prints_like '*1 distinct*and 2 that found no room: *--errors.max'
+stop_node TERM
+start_node demo --shards 1 --constants.errors.max=off
+node errors
+check "a node without errors says so" prints_like '*no errors*'
+stop_node TERM
+
+run "$FERO" stat --seeds 127.0.0.1:1 --timeout 300
+check "nobody there is status 3" fails_with 3 127.0.0.1:1
+run "$FERO" errors --seeds 127.0.0.1:1 --timeout 300
+check "of errors, too" fails_with 3 127.0.0.1:1
+
+# ---- the environment ---------------------------------------------------------------------------
+
+start_node demo --shards 1
+run env FERO_SEEDS="$NODE" "$FERO" set demo 28 david
+check "seeds may come from the environment" is_status 0
+run env FERO_SEEDS=nowhere "$FERO" get demo 28 --seeds "$NODE"
+check "the command line is stronger" prints david
+run env FERO_JSON=1 FERO_SEEDS="$NODE" "$FERO" get demo 28
+check "a flag is 1 there" prints_like '{*"value":"david"*}'
+run env FERO_JSON=maybe "$FERO" get demo 28 --seeds "$NODE"
+check "or 0, and nothing else" fails_with 2 FERO_JSON '"maybe"'
+run env FERO_TIMEOUT=soon "$FERO" get demo 28 --seeds "$NODE"
+check "what is wrong there is named so" fails_with 2 FERO_TIMEOUT '"soon"'
+stop_node TERM
+run env FERO_MEMORY_MAX=1k "$FERO" serve demo --ports 0
+check "the options of serve, too" fails_with 2 memory.max 1024
