@@ -426,6 +426,23 @@ FERO_API int fero_remove(fero_cache *cache, fero_slice key, const fero_wopts *op
 /* Asks for the value of `key`; FERO_E_NOTFOUND in the result where there is none. */
 FERO_API int fero_get(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op **op);
 /*
+ * Threads of a server's own program: the value of `key` at once, without asking the shard that owns
+ * it, taking no lock and disturbing nobody. A string, JSON text or bytes are copied to `buffer`, which
+ * has `bytes`, and `value` points there; other types are in `value` alone. `offset` may be NULL. What
+ * is read is whole: the value as some update left it, and no older than the last one whose reply has
+ * come to anybody. Deep keys are asked for, as by fero_get and fero_wait, and so is, very rarely, a key
+ * whose table grows meanwhile: then this blocks for a round trip. Not by a handler.
+ *
+ *   FERO_E_NOTFOUND     there is no such key.
+ *   FERO_E_TOOBIG       the buffer is too small: value->s.len says what it needs, value->s.ptr is
+ *                       NULL; or the key is over the limit.
+ *   FERO_E_AGAIN        in a callback, where a key would have to be asked for.
+ *   FERO_E_UNSUPPORTED  a client's cache.
+ *   FERO_E_NOMEM, FERO_E_CLOSED  as fero_thread_register.
+ */
+FERO_API int fero_read(fero_cache *cache, fero_slice key, void *buffer, size_t bytes,
+                       fero_val *value, uint64_t *offset);
+/*
  * A request to the handler of `verb`, 1 to 255 bytes. An empty key may be handled by any shard;
  * `value` NULL is undefined. When it is sent again after a lost link the handler is called again,
  * with the same session and seq.

@@ -249,6 +249,19 @@ int fero_get(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op 
     return request_with_key(cache, FRAME_GET, key, NULL, opts, op);
 }
 
+int fero_read(fero_cache *handle, fero_slice key, void *buffer, size_t bytes, fero_val *value,
+              uint64_t *offset)
+{
+    const struct server_cache *cache = (const struct server_cache *)handle;
+    if (cache == NULL || value == NULL || (buffer == NULL && bytes > 0))
+        return error_set(FERO_E_INVAL, "fero_read needs a cache, a buffer and a value");
+    if (cache->head.kind == RUNTIME_CLIENT)
+        return error_set(FERO_E_UNSUPPORTED, "a client has no state of its own: use fero_get");
+    size_t key_bytes_max = cache->hosts->options->key_bytes_max;
+    if (UNLIKELY(key.len - 1 >= key_bytes_max)) return key_is_bad(key_bytes_max, key.len);
+    return host_read(cache, key, buffer, bytes, value, offset);
+}
+
 /* The next link in turn that is up, or the next one. */
 static struct client_link *any_link(struct client *client)
 {

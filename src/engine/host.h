@@ -106,6 +106,9 @@ int host_register(struct hosts *hosts);
 int host_unregister(struct hosts *hosts);
 int host_request(struct hosts *hosts, uint32_t cache, struct message *message,
                  const fero_wopts *opts, fero_op **op);
+struct server_cache;
+int host_read(const struct server_cache *cache, fero_slice key, void *buffer, size_t bytes,
+              fero_val *value, uint64_t *offset);
 int host_run(struct hosts *hosts, int64_t timeout_ms);
 int host_fd(struct hosts *hosts);
 int host_on_drain(struct hosts *hosts, fero_drain_fn drain, void *ud);

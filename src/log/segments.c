@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "base/ck.h"
 #include "base/memory.h"
 #include "log/batch.h"
 
@@ -31,8 +32,9 @@ int segments_init(struct segments *segments, size_t bytes_max)
     segments->index = memory_reserve(units * INDEX_UNIT_BYTES, 1);
     segments->slot_heads = memory_reserve(units * HEADS_UNIT_BYTES, 0);
     segments->segments = memory_reserve(units * sizeof(struct segment), 0);
+    segments->generations = memory_reserve(units * sizeof(uint32_t), 0);
     if (segments->base != NULL && segments->index != NULL && segments->slot_heads != NULL &&
-        segments->segments != NULL)
+        segments->segments != NULL && segments->generations != NULL)
         return 0;
     segments_deinit(segments);
     return -ENOMEM;
@@ -45,6 +47,7 @@ void segments_deinit(struct segments *segments)
     memory_release(segments->index, units * INDEX_UNIT_BYTES);
     memory_release(segments->slot_heads, units * HEADS_UNIT_BYTES);
     memory_release(segments->segments, units * sizeof(struct segment));
+    memory_release(segments->generations, units * sizeof(uint32_t));
     *segments = (struct segments){0};
 }
 
@@ -117,6 +120,8 @@ void segments_put(struct segments *segments, uint32_t number)
     uint32_t units = segment->units;
     ASSERT(units > 0);
     ASSERT(segment->lenders == 0);
+    uint32_t *generation = &segments->generations[number];
+    exchange_full_u32(generation, *generation + 1); /* before any of its bytes changes */
     /* A large record's units would stay warm for a log that may never need them again. */
     if (units > 1)
         memory_discard(segments->base + ((size_t)number << SEGMENT_UNIT_SHIFT),

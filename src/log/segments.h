@@ -72,6 +72,7 @@ struct segments {
     uint32_t *index;          /* GRANULES_PER_UNIT words a unit */
     uint32_t *slot_heads;     /* SEGMENT_SLOTS a unit */
     struct segment *segments; /* by first unit */
+    uint32_t *generations;    /* by first unit; other threads read it */
     uint32_t units_max;       /* that memory.max allows this shard */
     uint32_t units_used;
     uint32_t units_fresh;   /* from here on no unit was ever used */
@@ -88,6 +89,10 @@ void segments_deinit(struct segments *segments);
  * units to others. Returns its number, or SEGMENT_NONE where memory.max is reached.
  */
 uint32_t segments_take(struct segments *segments, size_t record_bytes, uint32_t reserve);
+/*
+ * Nothing leads to its records any more, and their bytes may change from now on. A thread that read
+ * one without asking sees that by the generation of the record's unit, which has grown before.
+ */
 void segments_put(struct segments *segments, uint32_t number);
 
 /* Bytes of memory in use, index included. */

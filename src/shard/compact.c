@@ -28,6 +28,7 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "base/ck.h"
 #include "base/memory.h"
 #include "shard/store.h"
 
@@ -200,7 +201,7 @@ static void move(struct compaction *compaction, struct store *store, const struc
     uint64_t *entry =
         table_find_address(&store->table, change->key_hash, address_of(segments, change));
     ASSERT(entry != NULL);
-    *entry = entry_make(change->key_hash, address);
+    store_release_u64(entry, entry_make(change->key_hash, address));
 }
 
 /* A removal that is still the newest change of its key, outside the history: the key goes. */

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "base/ck.h"
 #include "base/memory.h"
 #include "ring/slot.h"
 #include "shard/compact.h"
@@ -145,7 +146,7 @@ static NO_INLINE enum store_result insert(struct store *store, const struct stor
         return STORE_NO_MEMORY;
     }
     size_t padded = change_padded_bytes(change);
-    *entry = entry_make(request->hash, log_commit(&store->log, slot, padded));
+    store_release_u64(entry, entry_make(request->hash, log_commit(&store->log, slot, padded)));
     *changed = change;
     return STORE_OK;
 }
@@ -158,7 +159,7 @@ static ALWAYS_INLINE void supersede(struct store *store, uint64_t *entry,
     size_t old_padded = change_padded_bytes(old);
     size_t padded = change_padded_bytes(change);
     uint64_t address = log_commit(&store->log, change->slot, padded);
-    *entry = (*entry & ~ENTRY_ADDRESS) | address >> 3;
+    store_release_u64(entry, (*entry & ~ENTRY_ADDRESS) | address >> 3);
     index_supersede(store->segments, old_address, old_padded, store->log.active_mark);
 }
 

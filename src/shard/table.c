@@ -14,6 +14,11 @@
  * whoever kept a pointer to the seventh entry reads address 0, where no record ever is, and not a
  * number that bytes of some value might be made to fit.
  *
+ * Other threads look at the table while the writer changes it (peek.c), so whatever it stores it
+ * stores with release, a bucket's tags as one word, and in an order: an entry before its tag, the link
+ * before what says that there is one, a record before the entry. While a tag stands, its entry points
+ * to a record of the table or has address 0. `moves` is odd while entries are moved to other places.
+ *
  * Rejected: ck_ht and ck_hs (known bugs in Debian's 0.7.1, and made for several readers); doubling
  * into a second table (twice the memory while it lasts, two probes a look-up).
  */
@@ -23,6 +28,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/ck.h"
 #include "base/memory.h"
 
 #define LEVEL_FIRST ENTRY_HASH_SHIFT
@@ -78,7 +84,24 @@ static uint32_t link_of(const struct bucket *bucket)
 
 static void link_set(struct bucket *bucket, uint32_t number)
 {
-    bucket->entries[LINK_AT] = (uint64_t)number << ENTRY_ADDRESS_BITS;
+    store_release_u64(&bucket->entries[LINK_AT], (uint64_t)number << ENTRY_ADDRESS_BITS);
+}
+
+static void tag_set(struct bucket *bucket, unsigned at, uint8_t tag)
+{
+    uint64_t others = bucket->head & ~((uint64_t)0xff << at * 8);
+    store_release_u64(&bucket->head, others | (uint64_t)tag << at * 8);
+}
+
+static void bucket_clear(struct bucket *bucket)
+{
+    store_release_u64(&bucket->head, 0);
+    for (unsigned i = 0; i < BUCKET_ENTRIES; i++) store_release_u64(&bucket->entries[i], 0);
+}
+
+static void moves_step(struct table *table)
+{
+    store_release_u64(&table->moves, table->moves + 1);
 }
 
 static struct bucket *bucket_next(const struct table *table, const struct bucket *bucket)
@@ -130,7 +153,7 @@ static uint32_t overflow_take(struct table *table)
     uint32_t number = table->overflow_free;
     if (number != 0) {
         table->overflow_free = link_of(&table->overflow[number]);
-        memset(&table->overflow[number], 0, sizeof(struct bucket));
+        bucket_clear(&table->overflow[number]);
     } else if (table->overflow_fresh < table->overflow_max) {
         number = table->overflow_fresh++;
     } else {
@@ -142,7 +165,7 @@ static uint32_t overflow_take(struct table *table)
 
 static void overflow_put(struct table *table, uint32_t number)
 {
-    table->overflow[number] = (struct bucket){0};
+    bucket_clear(&table->overflow[number]);
     link_set(&table->overflow[number], table->overflow_free);
     table->overflow_free = number;
     table->overflow_in_use--;
@@ -154,9 +177,21 @@ static bool bucket_try_put(struct bucket *bucket, uint8_t tag, uint64_t entry)
     unsigned at = 0;
     while (at < entries && bucket->tags[at] != 0) at++;
     if (at == entries) return false;
-    bucket->tags[at] = tag;
-    bucket->entries[at] = entry;
+    store_release_u64(&bucket->entries[at], entry);
+    tag_set(bucket, at, tag);
     return true;
+}
+
+/* The seventh entry makes place for the link to overflow bucket `number`. */
+static void overflow_begin(struct table *table, struct bucket *bucket, uint32_t number)
+{
+    bool moved =
+        bucket_try_put(&table->overflow[number], bucket->tags[LINK_AT], bucket->entries[LINK_AT]);
+    ASSERT(moved);
+    tag_set(bucket, LINK_AT, 0);
+    link_set(bucket, number);
+    tag_set(bucket, BUCKET_ENTRIES, 1);
+    ASSERT(bucket->overflows == 1);
 }
 
 /* Puts an entry into the chain that begins with `bucket`. */
@@ -167,13 +202,7 @@ static int chain_put(struct table *table, struct bucket *bucket, uint8_t tag, ui
         if (!bucket->overflows) {
             uint32_t number = overflow_take(table);
             if (number == 0) return -ENOMEM;
-            /* The seventh entry makes place for the link. */
-            bool moved = bucket_try_put(&table->overflow[number], bucket->tags[LINK_AT],
-                                        bucket->entries[LINK_AT]);
-            ASSERT(moved);
-            bucket->tags[LINK_AT] = 0;
-            bucket->overflows = 1;
-            link_set(bucket, number);
+            overflow_begin(table, bucket, number);
         }
         bucket = bucket_next(table, bucket);
     }
@@ -200,7 +229,8 @@ static void split_one(struct table *table)
     uint64_t low = table->split;
     uint64_t high = table->mask + 1 + low;
     struct bucket old = table->buckets[low];
-    table->buckets[low] = (struct bucket){0};
+    moves_step(table);
+    bucket_clear(&table->buckets[low]);
     struct bucket *from = &old;
     uint32_t number = 0;
     while (from != NULL) {
@@ -210,20 +240,24 @@ static void split_one(struct table *table)
         deal_out(table, &copy, low, high);
         from = number != 0 ? &table->overflow[number] : NULL;
     }
-    table->split++;
-    if (table->split == table->mask + 1) {
+    if (table->split == table->mask) {
         table->level++;
-        table->mask = table->mask << 1 | 1;
-        table->split = 0;
+        store_release_u64(&table->mask, table->mask << 1 | 1);
+        store_release_u64(&table->split, 0);
+    } else {
+        store_release_u64(&table->split, table->split + 1);
     }
+    moves_step(table);
     update_count_max(table);
 }
 
 int table_insert(struct table *table, uint64_t hash, uint64_t address)
 {
     if (table->count >= table->count_max) split_one(table);
+    moves_step(table); /* to an overflow bucket, perhaps */
     int err =
         chain_put(table, table_bucket(table, hash), table_tag(hash), entry_make(hash, address));
+    moves_step(table);
     if (err < 0) return err;
     table->count++;
     return 0;
@@ -238,7 +272,7 @@ void table_remove(struct table *table, uint64_t hash, uint64_t *entry)
     }
     size_t at = (size_t)(entry - bucket->entries);
     ASSERT(bucket->tags[at] != 0);
-    bucket->tags[at] = 0;
+    tag_set(bucket, (unsigned)at, 0);
     table->count--;
 }
 

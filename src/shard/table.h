@@ -1,6 +1,7 @@
 /*
  * The table of a cache on one shard: from the hash of a key to the address of its newest change.
- * One writer and reader, the shard's thread. See table.c for the layout and how it grows.
+ * One writer, the shard's thread; others may look (peek.c). See table.c for the layout, how it
+ * grows, and what a reader may see.
  */
 #pragma once
 
@@ -23,8 +24,13 @@
 #define ENTRY_HASH_SHIFT 6
 
 struct bucket {
-    uint8_t tags[BUCKET_ENTRIES]; /* 0x80 and bits 56..62 of the entry's hash; 0: no entry */
-    uint8_t overflows; /* 1: entries[6] has the number of an overflow bucket, and its tag is 0 */
+    union {
+        struct {
+            uint8_t tags[BUCKET_ENTRIES]; /* 0x80 and bits 56..62 of the entry's hash; 0: none */
+            uint8_t overflows; /* 1: entries[6] names an overflow bucket, and its tag is 0 */
+        };
+        uint64_t head; /* all of them, as other threads see them */
+    };
     uint64_t entries[BUCKET_ENTRIES];
 } __attribute__((aligned(CACHE_LINE)));
 #define BUCKET_SHIFT 6
@@ -44,6 +50,7 @@ struct table {
     uint64_t buckets_max;
     uint32_t overflow_max;
     struct bucket *overflow;
+    uint64_t moves; /* grows before and after entries are moved; odd: they are being moved */
 };
 
 /* Room for `entries_max` entries as address space; memory is used as it grows. 0 or -ENOMEM. */

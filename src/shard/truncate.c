@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/ck.h"
 #include "base/memory.h"
 #include "shard/store.h"
 
@@ -94,7 +95,7 @@ static void restore(struct store *store, const struct change *change, struct pen
     if (index_is_superseded(word) && log_is_beyond_history(&store->log, word)) return;
     uint64_t *entry = table_find_address(&store->table, key->hash, key->address);
     ASSERT(entry != NULL);
-    *entry = entry_make(key->hash, address);
+    store_release_u64(entry, entry_make(key->hash, address));
     index_revive(store->segments, address, change_padded_bytes(change));
     if (change->type == FRAME_REMOVE) store->tombstones++;
     key->restored = true;

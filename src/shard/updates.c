@@ -27,6 +27,7 @@
 #include "shard/updates.h"
 
 #include "base/assert.h"
+#include "base/ck.h"
 #include "ring/slot.h"
 #include "shard/bundle.h"
 #include "shard/crossing.h"
@@ -805,7 +806,7 @@ static ALWAYS_INLINE void append(const struct applying *applying, const struct u
     uint32_t *slot_head = &cursor->slot_heads[route_slot(update->route)];
     applying->index[at8 >> GRANULE_SHIFT_8] = *slot_head;
     *slot_head = (uint32_t)at8 & PLACE_8;
-    *update->entry += at8 - old8;
+    add_release_u64(update->entry, at8 - old8, to);
     /* Nothing supersedes it yet, so there is nothing but its link. */
     DEBUG_ASSERT(applying->index[old8 >> GRANULE_SHIFT_8] <= INDEX_LINK);
     applying->index[old8 >> GRANULE_SHIFT_8] |= cursor->mark;
@@ -979,7 +980,7 @@ static NO_INLINE unsigned append_steady(const struct steady *steady, struct plai
         store_u64(to + 24, place_and_seq);
         uint64_t identity = change_identity_of(steady->session_id, place_and_seq, hash, route);
         head->chain = chain_next(head->chain, identity);
-        *entry += at8 - old8;
+        add_release_u64(entry, at8 - old8, to);
         at8 += steady->record_bytes8;
     }
     cursor->stamp = stamp;

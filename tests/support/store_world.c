@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "log/batch.h"
 #include "ring/slot.h"
+#include "shard/peek.h"
 
 #define HASH_SEED 99
 #define OWNER 7
@@ -524,6 +525,27 @@ void world_probe_session(struct world *world)
 
 /* ---------------------------------------------------------------------------- everything */
 
+/* A thread that looks from outside sees what the shard sees. */
+static void check_peek(const struct world *world, const struct store_request *request,
+                       const struct change *newest)
+{
+    struct peek peek;
+    uint8_t value[64];
+    enum peek_result result =
+        store_peek(&world->store, request->body, request->key_len, value, sizeof value, &peek);
+    if (newest == NULL) {
+        assert_int_equal(result, PEEK_NO_KEY);
+        return;
+    }
+    bool is_fixed = value_type_bytes(change_value_type(newest)) == (int)change_value_bytes(newest);
+    bool fits = is_fixed || change_value_bytes(newest) <= sizeof value;
+    assert_int_equal(result, fits ? PEEK_FOUND : PEEK_TOO_SMALL);
+    assert_int_equal(peek.offset, change_offset(newest));
+    assert_int_equal(peek.value_bytes, change_value_bytes(newest));
+    if (fits && peek.value_bytes > 0)
+        assert_memory_equal(is_fixed ? peek.fixed : value, change_value(newest), peek.value_bytes);
+}
+
 /*
  * Newest to oldest: nothing of the history is missing, nor is any key's newest change, or what was
  * newest when the history began; there is nothing that the model does not know.
@@ -564,6 +586,7 @@ static void check_slot(struct world *world, unsigned slot_index)
         assert_int_equal(result, model_has(slot, key) ? STORE_OK : STORE_NO_KEY);
         /* The table points at the record that the log has, not at one that was moved away. */
         if (result == STORE_OK) assert_ptr_equal(found, newest[key]);
+        check_peek(world, &asked.request, result == STORE_OK ? found : NULL);
         uint64_t place = slot->newest[key];
         while (place > floor) place = model_at(slot, place)->before;
         const struct model_change *kept = model_at(slot, place);

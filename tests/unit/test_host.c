@@ -107,6 +107,73 @@ static void a_thread_writes_and_reads(void **unused)
     }
 }
 
+static void a_thread_reads_without_asking(void **unused)
+{
+    (void)unused;
+    char buffer[16];
+    fero_val value;
+    uint64_t offset = 0;
+    for (int shards = 1; shards <= 2; shards++) {
+        fero_runtime_opts opts = options(shards);
+        fero *rt = start(&opts);
+        fero_cache *cache = open_cache(rt, NULL);
+        fero_slice key = fero_str("key");
+        assert_int_equal(fero_read(cache, key, buffer, 16, &value, NULL), FERO_E_NOTFOUND);
+        set(cache, "key", "first");
+        set(cache, "key", "second");
+        assert_int_equal(fero_read(cache, key, buffer, 16, &value, &offset), 0);
+        assert_int_equal(value.type, FERO_T_STRING);
+        assert_ptr_equal(value.s.ptr, buffer);
+        assert_int_equal(value.s.len, 6);
+        assert_memory_equal(buffer, "second", 6);
+        assert_int_equal(offset, 2);
+        assert_int_equal(fero_read(cache, key, buffer, 5, &value, NULL), FERO_E_TOOBIG);
+        assert_null(value.s.ptr);
+        assert_int_equal(value.s.len, 6);
+        assert_int_equal(fero_read(cache, key, NULL, 0, &value, NULL), FERO_E_TOOBIG);
+        set(cache, "key", "");
+        assert_int_equal(fero_read(cache, key, NULL, 0, &value, NULL), 0);
+        assert_int_equal(value.s.len, 0);
+        fero_op *op;
+        assert_int_equal(fero_remove(cache, key, NULL, &op), 0);
+        assert_int_equal(outcome(op).outcome, FERO_OUTCOME_OK);
+        assert_int_equal(fero_read(cache, key, buffer, 16, &value, NULL), FERO_E_NOTFOUND);
+        assert_int_equal(fero_read(cache, fero_str(""), buffer, 16, &value, NULL), FERO_E_INVAL);
+        assert_int_equal(fero_read(cache, key, NULL, 16, &value, NULL), FERO_E_INVAL);
+        assert_int_equal(fero_stop(rt, 0), 0);
+    }
+}
+
+static void a_read_value_has_its_type(void **unused)
+{
+    (void)unused;
+    fero_runtime_opts opts = options(2);
+    fero *rt = start(&opts);
+    fero_cache *cache = open_cache(rt, NULL);
+    const fero_val values[] = {{.type = FERO_T_UNDEFINED},
+                               {.type = FERO_T_STRING, .s = {"text", 4}},
+                               {.type = FERO_T_DOUBLE, .num = 2.5},
+                               {.type = FERO_T_JSON, .s = {"[1]", 3}},
+                               {.type = FERO_T_BOOL, .i64 = 1},
+                               {.type = FERO_T_NULL},
+                               {.type = FERO_T_BYTES, .s = {"\0x", 3}},
+                               {.type = FERO_T_INT64, .i64 = -7}};
+    for (size_t i = 0; i < ARRAY_COUNT(values); i++) {
+        char buffer[16];
+        fero_op *op;
+        fero_val value;
+        assert_int_equal(fero_update(cache, fero_str("k"), &values[i], NULL, &op), 0);
+        assert_int_equal(outcome(op).outcome, FERO_OUTCOME_OK);
+        assert_int_equal(fero_read(cache, fero_str("k"), buffer, 16, &value, NULL), 0);
+        assert_int_equal(value.type, values[i].type);
+        assert_true(value.num == values[i].num);
+        assert_int_equal(value.i64, values[i].i64);
+        assert_int_equal(value.s.len, values[i].s.len);
+        if (value.s.len > 0) assert_memory_equal(value.s.ptr, values[i].s.ptr, value.s.len);
+    }
+    assert_int_equal(fero_stop(rt, 0), 0);
+}
+
 struct heard {
     int count;
     int failed;
@@ -593,6 +660,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_thread_writes_and_reads),
+        cmocka_unit_test(a_thread_reads_without_asking),
+        cmocka_unit_test(a_read_value_has_its_type),
         cmocka_unit_test(answers_come_in_order_inside_run),
         cmocka_unit_test(large_values_cross_both_ways),
         cmocka_unit_test(a_thread_asks_handlers),
