@@ -125,7 +125,7 @@ VERSION := $(or $(shell sed -n 's/^.define FERO_VERSION "\([^"]*\)".*/\1/p' incl
 
 # ---- targets -----------------------------------------------------------------------------------
 
-.PHONY: all run test check asan tsan fuzz bench lint format clean install help deps deps-test \
+.PHONY: all run test check asan tsan fuzz hostile bench lint format clean install help deps deps-test \
     library tests fuzz-programs fuzz-campaign stress-programs clang print-flags
 
 all: library $(FERO) ## Build build/fero and the libraries (the default)
@@ -149,6 +149,9 @@ tsan: ## Run the stress tests under ThreadSanitizer
 fuzz: ## Fuzz each decoder for FUZZ_SECONDS (60) with clang's libFuzzer
 	+$(Q)$(MAKE) BUILD=$(BUILD)/fuzz CC=clang SANITIZE=fuzzer-no-link,address,undefined FUZZER=1 \
 	    fuzz-campaign
+
+hostile: all tests ## Send 100,000 broken streams to each listener (STREAMS, SEED)
+	$(Q)STREAMS=$(or $(STREAMS),100000) FERO=$(BUILD)/fero tests/e2e/hostile.sh
 
 bench: all ## Run the benchmarks: make bench ARGS=latency (all by default)
 	$(Q)exec $(BUILD)/fero bench $(or $(ARGS),all)

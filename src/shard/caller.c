@@ -555,11 +555,27 @@ static void caller_sent(struct caller *caller)
         caller_finish(caller);
 }
 
+/*
+ * The peer has sent all that it will, and has its answers. What is left of a frame is a mistake, and it
+ * may still hear of that; who said nothing at all just looked whether somebody is here.
+ */
+static void end_caller(struct caller *caller)
+{
+    bool may_hear = caller->state == CALLER_GREETING || caller->state == CALLER_READY;
+    if (may_hear && caller->link.partial.bytes > 0) {
+        const struct refusal refusal = {ERROR_PROTOCOL, caller->link.partial.bytes, 0,
+                                        "the connection ended within a frame"};
+        caller_refuse(caller, &refusal);
+    } else {
+        caller_close(caller);
+    }
+}
+
 static void caller_ended(struct caller *caller)
 {
     caller->is_ended = true;
     if (caller->state == CALLER_GREETING)
-        caller_close(caller);
+        end_caller(caller);
     else
         caller_mark_dirty(caller);
 }
@@ -606,7 +622,7 @@ void callers_flush(struct shard *shard)
             refuse(caller, &(struct refusal){ERROR_CLOSED, 0, 0, "the node is stopping"});
         if (caller->state == CALLER_CLOSED) continue;
         link_flush(&caller->link);
-        if (caller->is_ended && is_answered(caller)) caller_close(caller);
+        if (caller->is_ended && is_answered(caller)) end_caller(caller);
     }
     shard->dirty_count = 0;
 }

@@ -128,6 +128,32 @@ static uint64_t environment(const char *name, uint64_t otherwise)
     return text != NULL && text[0] != 0 ? strtoull(text, NULL, 10) : otherwise;
 }
 
+/* What the node says that its data take: logs, tables and sessions of all shards. */
+static int64_t data_kib(const struct node *node)
+{
+    struct stranger peer;
+    struct frame_reply reply;
+    struct bytes text = {NULL, 0};
+    int64_t bytes = 0;
+    if (!stranger_open(&peer, node->address, CACHE, 0)) return 0;
+    stranger_put_request(&peer, FRAME_INFO, 1, (struct bytes){NULL, 0}, (struct bytes){NULL, 0});
+    if (stranger_flush(&peer) && stranger_reply(&peer, 1, &reply, &text)) {
+        static const char name[] = "\"memory_bytes\":";
+        const char *at = text.data;
+        const char *end = at + text.size;
+        while ((at = memmem(at, (size_t)(end - at), name, sizeof name - 1)) != NULL)
+            bytes += strtoll(at += sizeof name - 1, NULL, 10);
+    }
+    stranger_close(&peer, false);
+    return bytes >> 10;
+}
+
+/* Memory of the process beside its data. */
+static int64_t overhead_kib(const struct node *node)
+{
+    return process_memory_kib(node->pid) - data_kib(node);
+}
+
 /* Reads until the node ends the link; false: it does not, or what it sends is broken. */
 static bool read_to_end(struct stranger *peer)
 {
@@ -736,13 +762,88 @@ static void mutate(struct stranger *peer, struct rng *rng)
     }
 }
 
+/* Noise from the first byte on, or behind a greeting. */
+static void put_noise(struct stranger *peer, struct rng *rng)
+{
+    uint8_t noise[600];
+    size_t bytes = rng_below(rng, sizeof noise);
+    for (size_t i = 0; i < bytes; i++) noise[i] = (uint8_t)rng_next(rng);
+    if (rng_below(rng, 2) == 0) {
+        stranger_put_hello(peer, rng_next(rng), HELLO_SHARD_ANY);
+        stranger_put_open(peer, CACHE);
+    }
+    stranger_put_bytes(peer, noise, bytes);
+}
+
+/* Bytes of requests in a stream of whole frames. */
+static uint64_t request_bytes(const uint8_t *data, size_t size)
+{
+    uint64_t bytes = 0;
+    for (size_t at = 0; at + FRAME_PREFIX_BYTES <= size;) {
+        uint32_t length;
+        memcpy(&length, data + at, sizeof length);
+        size_t padded = round_up_8((size_t)length);
+        if (length < FRAME_PREFIX_BYTES) return UINT64_MAX;
+        if (data[at + 4] == FRAME_INFO || data[at + 4] >= FRAME_UPDATE) bytes += padded;
+        at += padded;
+    }
+    return bytes;
+}
+
+/* A refusal that says what is wrong: an error of the protocol, and a text that can be read. */
+static bool names_its_error(const uint8_t *frame)
+{
+    struct frame_refuse refuse;
+    memcpy(&refuse, frame, sizeof refuse);
+    uint16_t error = refuse.prefix.small;
+    size_t bytes = refuse.prefix.length - sizeof refuse;
+    bool is_named = error == ERROR_PROTOCOL || error == ERROR_INVALID || error == ERROR_DENIED ||
+                    error == ERROR_UNSUPPORTED || error == ERROR_TIMEOUT || error == ERROR_BUSY;
+    for (size_t i = 0; i < bytes; i++)
+        if (frame[sizeof refuse + i] < ' ' || frame[sizeof refuse + i] > '~') return false;
+    return is_named && bytes > 8;
+}
+
+/* What became of streams. */
+struct ends {
+    uint64_t refused; /* and told why */
+    uint64_t taken;   /* to the last byte */
+    uint64_t reset;   /* so that nobody knows what else was said */
+    uint64_t left;    /* by us, without waiting */
+};
+
+/* Reads to the end of the link: it was refused with a reason, or all of it was taken. */
+static bool ends_rightly(struct stranger *peer, size_t sent, struct ends *ends)
+{
+    const uint8_t *frame;
+    enum stranger_got got;
+    bool is_told = false;
+    while ((got = stranger_next(peer, STRANGER_WAIT_MS, &frame)) == STRANGER_FRAME) {
+        if (is_told) return false; /* it is the last frame */
+        if (frame[4] == FRAME_REFUSE && !names_its_error(frame)) return false;
+        is_told = frame[4] == FRAME_REFUSE;
+    }
+    /* Reset while frames were under way: the last one may be cut. */
+    bool is_reset = peer->over_err != 0;
+    if (got != STRANGER_OVER && !is_reset) return false;
+    bool is_taken = request_bytes(peer->out, sent) == peer->acked_bytes;
+    ends->refused += is_told;
+    ends->reset += !is_told && is_reset;
+    ends->taken += !is_told && !is_reset && is_taken;
+    return is_told || is_reset || is_taken;
+}
+
 /* One stream: whatever becomes of it, the node must end the link when we have. */
-static bool send_mutated(const struct node *node, struct rng *rng)
+static bool send_mutated(const struct node *node, struct rng *rng, struct ends *ends)
 {
     struct stranger peer;
     if (stranger_connect(&peer, node->address) < 0) return false;
-    put_valid_stream(&peer, rng);
-    mutate(&peer, rng);
+    if (rng_below(rng, 8) == 0) {
+        put_noise(&peer, rng);
+    } else {
+        put_valid_stream(&peer, rng);
+        mutate(&peer, rng);
+    }
     /* In one piece or in several; the node may end the link meanwhile. */
     uint64_t pieces = 1 + rng_below(rng, 4);
     size_t sent = 0;
@@ -755,13 +856,9 @@ static bool send_mutated(const struct node *node, struct rng *rng)
     bool ended = true;
     if (rng_below(rng, 8) > 0) {
         shutdown(peer.fd, SHUT_WR);
-        const uint8_t *frame;
-        enum stranger_got got;
-        do {
-            got = stranger_next(&peer, STRANGER_WAIT_MS, &frame);
-        } while (got == STRANGER_FRAME);
-        /* Reset while frames were under way: the last one may be cut. */
-        ended = got == STRANGER_OVER || (got == STRANGER_BROKEN && peer.over_err != 0);
+        ended = ends_rightly(&peer, sent, ends);
+    } else {
+        ends->left++;
     }
     stranger_close(&peer, rng_below(rng, 4) == 0);
     return ended;
@@ -774,11 +871,12 @@ static void mutated(const struct node *node)
     int64_t memory_kib = 0;
     uint64_t bad = 0;
     uint64_t late = 0;
+    struct ends ends = {0};
     for (uint64_t i = 0; i < streams; i++) {
         struct rng rng;
         rng_init(&rng, seed + i);
         uint64_t begin_ns = clock_now_ns();
-        bool is_good = send_mutated(node, &rng);
+        bool is_good = send_mutated(node, &rng, &ends);
         late += clock_now_ns() - begin_ns > LATE_NS;
         if (!is_good) {
             if (bad++ == 0)
@@ -786,17 +884,24 @@ static void mutated(const struct node *node)
                        (unsigned long long)(seed + i));
             if (kill(node->pid, 0) != 0) break;
         }
-        if (i == streams / 5) memory_kib = process_memory_kib(node->pid);
+        if (i == streams / 5) memory_kib = overhead_kib(node);
     }
-    int64_t growth_kib = process_memory_kib(node->pid) - memory_kib;
-    fact(bad == 0, "mutated: each link ends, with whole frames", "%llu do not",
+    int64_t growth_kib = overhead_kib(node) - memory_kib;
+    fact(bad == 0, "mutated: each is taken whole, or ends with a named error", "%llu do not",
          (unsigned long long)bad);
+    fact(ends.refused > streams / 4 && ends.reset < streams / 50,
+         "mutated: and hears of it, as no link is reset", "%llu were refused, %llu reset",
+         (unsigned long long)ends.refused, (unsigned long long)ends.reset);
     fact(late == 0, "mutated: and soon after its last byte", "%llu do not",
          (unsigned long long)late);
-    fact(growth_kib < GROWTH_KIB_MAX / 2, "mutated: the last four fifths cost no memory",
-         "%lld KiB", (long long)growth_kib);
-    printf("# mutated: %llu streams, the last four fifths cost %lld KiB\n",
-           (unsigned long long)streams, (long long)growth_kib);
+    fact(growth_kib < GROWTH_KIB_MAX / 2,
+         "mutated: the last four fifths cost no memory but for data", "%lld KiB",
+         (long long)growth_kib);
+    printf("# mutated: %llu streams: %llu refused, %llu taken whole, %llu reset, %llu left\n",
+           (unsigned long long)streams, (unsigned long long)ends.refused,
+           (unsigned long long)ends.taken, (unsigned long long)ends.reset,
+           (unsigned long long)ends.left);
+    printf("# mutated: the last four fifths cost %lld KiB\n", (long long)growth_kib);
 }
 
 /* ----------------------------------------------------------------------------------------- main */
@@ -832,15 +937,15 @@ static void run_case(const struct node *node, const struct hostile_case *one)
     static struct witness witness;
     char text[80];
     int descriptors = process_descriptors(node->pid);
-    int64_t memory_kib = process_memory_kib(node->pid);
+    int64_t memory_kib = overhead_kib(node);
     uint64_t begin_ns = clock_now_ns();
     if (!one->is_alone) witness_start(&witness, node);
     one->run(node);
     if (!one->is_alone) witness_end(&witness, one->name);
     int left = settled_descriptors(node, descriptors);
     snprintf(text, sizeof text, "%s: no descriptor is left open", one->name);
-    fact(left == descriptors, text, "%d before, %d after", descriptors, left);
-    int64_t growth_kib = process_memory_kib(node->pid) - memory_kib;
+    fact(left >= 0 && left <= descriptors, text, "%d before, %d after", descriptors, left);
+    int64_t growth_kib = overhead_kib(node) - memory_kib;
     snprintf(text, sizeof text, "%s: memory is as before", one->name);
     fact(growth_kib < GROWTH_KIB_MAX, text, "%lld KiB more", (long long)growth_kib);
     printf("# %s: %lld KiB more, %llu ms\n", one->name, (long long)growth_kib,

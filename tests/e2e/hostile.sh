@@ -28,6 +28,6 @@ attack() # shards, cases..., then "--" and options of the node
     check "$shards: and said nothing but whom it refused" says_only_refusals
 }
 
-attack 1 refused slow half-closed killed silent storm never-reads mutated --
-STREAMS=5000 SEED=50000 attack 2 refused spread slow half-closed unasked killed storm mutated -- \
+STREAMS=${STREAMS:-20000} attack 1 refused slow half-closed killed silent storm never-reads mutated --
+STREAMS=${STREAMS:-10000} SEED=${SEED:-50000} attack 2 refused spread slow half-closed unasked killed storm mutated -- \
     --idle --lane.bytes 128k

@@ -781,6 +781,12 @@ void fake_io_segment(struct fake_io *fake, size_t bytes)
     fake->segment_bytes = bytes;
 }
 
+void fake_io_end(struct fake_io *fake, uint32_t conn)
+{
+    ASSERT(must_find(fake, conn)->state == STATE_UP);
+    append(fake, IO_EOF, conn);
+}
+
 void fake_io_hang_up(struct fake_io *fake, uint32_t conn, int result)
 {
     struct connection *connection = find(fake, conn);

@@ -93,6 +93,8 @@ bool fake_io_is_closing(const struct fake_io *fake, uint32_t conn);
 void fake_io_receive(struct fake_io *fake, uint32_t conn, const void *data, size_t size);
 /* Cuts what is received from now on; 0: not at all. */
 void fake_io_segment(struct fake_io *fake, size_t bytes);
+/* The peer sends no more, but reads on: IO_EOF behind what it has sent. */
+void fake_io_end(struct fake_io *fake, uint32_t conn);
 /* The peer goes: IO_CLOSED with 0 or a negative errno, behind what it has sent. */
 void fake_io_hang_up(struct fake_io *fake, uint32_t conn, int result);
 

@@ -348,6 +348,11 @@ void peer_hang_up(struct peer *peer)
     fake_io_hang_up(io_of(peer), peer->conn, 0);
 }
 
+void peer_end(struct peer *peer)
+{
+    fake_io_end(io_of(peer), peer->conn);
+}
+
 bool peer_is_up(const struct peer *peer)
 {
     return fake_io_is_up(io_of(peer), peer->conn);

@@ -114,6 +114,8 @@ void peer_send_stream(struct peer *peer, struct stream *stream);
 void peer_ask(struct peer *peer, struct ask ask);
 /* The peer is gone; IO_CLOSED follows. */
 void peer_hang_up(struct peer *peer);
+/* The peer sends no more, and reads on. */
+void peer_end(struct peer *peer);
 bool peer_is_up(const struct peer *peer);
 
 /* The next whole frame that the node sent, in `peer->frame`; NULL: none. */

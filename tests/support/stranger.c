@@ -218,6 +218,7 @@ static void tally(struct stranger *peer, const uint8_t *frame)
     if (frame[4] != FRAME_ACK) return;
     memcpy(&ack, frame, sizeof ack);
     peer->acked_requests = ack.requests;
+    peer->acked_bytes = ack.consumed_bytes;
 }
 
 enum stranger_got stranger_take(struct stranger *peer, const uint8_t **frame)

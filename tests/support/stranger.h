@@ -29,6 +29,7 @@ struct stranger {
     /* What was counted of it. */
     uint64_t replies;
     uint32_t acked_requests;
+    uint64_t acked_bytes;
     bool is_over; /* the node ended the link ... */
     int over_err; /* ... in order (0), or so */
     /* What is to go out. */

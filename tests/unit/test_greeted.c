@@ -231,6 +231,42 @@ static void a_session_without_room_is_refused(void **unused)
     peer_free(&fourth);
 }
 
+/* It sends no more, but may still hear that it left something unsaid, behind its answers. */
+static void who_ends_within_a_frame_is_told(void **unused)
+{
+    (void)unused;
+    struct peer whole = peer_greeted(&node, 0, 0, 1);
+    struct peer half = peer_greeted(&node, 0, 0, 1);
+    struct peer greeting = peer_dial(&node, 0);
+    struct peer silent = peer_dial(&node, 0);
+    struct stream stream = {0};
+    for (uint32_t seq = 1; seq <= 2; seq++) {
+        struct ask ask = ask_update(seq, "k", "v");
+        stream_ask(&stream, &ask);
+    }
+    peer_send(&whole, stream.data, stream.bytes);
+    peer_send(&half, stream.data, stream.bytes - 1);
+    peer_send(&greeting, "\x48\0\0\0\x01\0\x01\0FERO", 12);
+    stream_free(&stream);
+    peer_end(&whole);
+    peer_end(&half);
+    peer_end(&greeting);
+    peer_end(&silent);
+    node_settle(&node);
+    peer_expect_offset(&whole, 1, 1);
+    peer_expect_offset(&whole, 2, 2);
+    assert_null(peer_next_answer(&whole));
+    peer_expect_offset(&half, 1, 3);
+    peer_expect_refuse(&half, ERROR_PROTOCOL, 31, 0, "within a frame");
+    peer_expect_refuse(&greeting, ERROR_PROTOCOL, 12, 0, "within a frame");
+    peer_expect_silence(&silent);
+    assert_int_equal(node.shards[0]->counters.connections, 0);
+    peer_free(&whole);
+    peer_free(&half);
+    peer_free(&greeting);
+    peer_free(&silent);
+}
+
 static void a_node_that_stops_refuses_new_links(void **unused)
 {
     (void)unused;
@@ -506,6 +542,7 @@ int main(void)
         TEST(a_wrong_open_is_refused),
         TEST_OWN(who_says_nothing_is_refused_in_time),
         TEST_OWN(a_session_without_room_is_refused),
+        TEST(who_ends_within_a_frame_is_told),
         TEST(a_node_that_stops_refuses_new_links),
         TEST_OWN(a_peer_that_never_reads_stops_its_own_link),
         TEST_OWN(a_source_that_stopped_loses_nothing),
