@@ -48,6 +48,7 @@ extern "C" {
 typedef struct fero fero;             /* a runtime: fero_start to fero_stop */
 typedef struct fero_cache fero_cache; /* fero_open to fero_close, or the runtime's fero_stop */
 typedef struct fero_op fero_op;       /* a request to wait for: a call's `op` to fero_op_free */
+typedef struct fero_shard fero_shard; /* a cache's part on one shard, as its handlers see it */
 
 /* ---------------------------------------------------------------------------------- values */
 
@@ -99,6 +100,7 @@ typedef struct fero_val {
 #define FERO_E_NOREPLY -17     /* the handler declined */
 #define FERO_E_UNSUPPORTED -20 /* no handler for this verb, or not in this version */
 #define FERO_E_STALE -21       /* sent again too late to tell whether it was applied */
+#define FERO_E_STOPPED -22     /* its caller stopped it */
 
 /* What a FERO_E_... means, in a few words; never NULL. Constant text, any thread. */
 FERO_API const char *fero_strerror(int err);
@@ -151,6 +153,8 @@ typedef struct fero_runtime_opts {
     int64_t window_bytes;    /* request bytes in flight a link; 0: 4 MiB (c) */
     int64_t lane_bytes;      /* of each lane between two shards, a power of two from 128 KiB to
                                     1 GiB; 0: 1 MiB */
+    int64_t deferred_max;    /* requests a shard, retained by handlers and not replied to; 0:
+                                4,096; at most 65,536 */
     int64_t threads_max;     /* of the program that make requests of a server at the same time:
                                     each has two lanes to every shard. 0: 64; at most 256; FERO_OFF:
                                     none may */
@@ -282,6 +286,20 @@ typedef void (*fero_drain_fn)(void *ud);
  */
 FERO_API int fero_on_drain(fero *rt, fero_drain_fn drain, void *ud);
 
+/* --------------------------------------------------------------------------------- results */
+
+#define FERO_OUTCOME_OK 0
+#define FERO_OUTCOME_FAIL 1    /* it did not happen and will not */
+#define FERO_OUTCOME_UNKNOWN 2 /* it may have happened */
+
+typedef struct fero_result {
+    int32_t outcome; /* FERO_OUTCOME_... */
+    int32_t error;   /* 0 or FERO_E_... */
+    uint64_t seq;    /* of the request in its session */
+    uint64_t offset; /* of the change in its partition, 0: none */
+    fero_val value;  /* borrowed; with FAIL and UNKNOWN often a string that says why */
+} fero_result;
+
 /* -------------------------------------------------------------------------------- handlers */
 
 /* What a handler sees; borrowed until the handler returns. */
@@ -291,18 +309,21 @@ typedef struct fero_req {
     fero_slice verb; /* "UPDATE" and "REMOVE" too, where the cache has a handler of everything */
     fero_slice key;
     fero_val value;
-    uint64_t session; /* 0: the caller has none */
-    uint64_t seq;     /* with `session`: names the request; the same when it is sent again */
+    uint64_t session;  /* 0: the caller has none */
+    uint64_t seq;      /* with `session`: names the request; the same when it is sent again */
+    fero_shard *shard; /* that the handler runs on; for its keys and timers */
 } fero_req;
 
 #define FERO_H_REPLIED 0 /* fero_reply was called; if it was not, as FERO_H_IGNORE */
 #define FERO_H_NEXT 1    /* run the default handler and reply with its result */
 #define FERO_H_IGNORE 2  /* declined: the caller gets FERO_E_NOREPLY at once */
+#define FERO_H_DEFER 3   /* it was retained, and will be replied to later */
 /*
  * A handler. Returns one of the above, or a negative FERO_E_... to reply with that error. It runs
  * on the thread of the shard that owns the key, where the data are, and on several threads at once
  * for different keys: `ud` is theirs to share. It must not block, and must not call the library but
- * for fero_reply, fero_errmsg and fero_strerror.
+ * for what is in this section, fero_errmsg and fero_strerror. The same holds for the callbacks of
+ * this section, which run on that thread, too.
  */
 typedef int32_t (*fero_handler_fn)(fero_req *req, void *ud);
 
@@ -314,14 +335,107 @@ typedef struct fero_verb {
 } fero_verb;
 
 /*
- * Replies to `req`, once, inside its handler. `status` 0 is success, a negative FERO_E_... a
- * failure, for which `value` may be a string that says why. `value` may be NULL; it is copied.
+ * Replies to `req`, once: inside its handler, or later where it is retained. `status` 0 is success,
+ * a negative FERO_E_... a failure, for which `value` may be a string that says why. `value` may be
+ * NULL; it is copied.
  *
- *   FERO_E_INVAL   it was replied to before, or `status` is neither 0 nor an error.
- *   FERO_E_TYPE    there is no such type of value.
- *   FERO_E_TOOBIG  the value is over value_max_bytes; it is not replied to yet.
+ *   FERO_E_INVAL    it was replied to before, or `status` is neither 0 nor an error.
+ *   FERO_E_TYPE     there is no such type of value.
+ *   FERO_E_TOOBIG   the value is over value_max_bytes; it is not replied to yet.
+ *   FERO_E_NOMEM    no memory for it; it is not replied to yet.
+ * and of a retained request to which nobody listens any more, so that nothing is sent:
+ *   FERO_E_TIMEOUT  its caller's own timeout is over.
+ *   FERO_E_STOPPED  its caller stopped it.
+ *   FERO_E_NOTCONN  its caller has gone.
+ *   FERO_E_CLOSED   the runtime stops.
  */
 FERO_API int fero_reply(fero_req *req, int32_t status, const fero_val *value);
+
+/*
+ * Replies to a retained request with one part of a stream: more will come, and fero_reply ends it.
+ * A caller who asked with FERO_STREAM gets each part, others the end only. Each part gives the caller's
+ * timeout anew.
+ *
+ *   FERO_E_AGAIN  the caller has to take some of what it was sent first; FERO_REQ_ROOM says when.
+ *   FERO_E_INVAL  it is not retained.
+ * and as fero_reply.
+ */
+FERO_API int fero_reply_part(fero_req *req, const fero_val *value);
+
+/*
+ * Keeps the request beyond the handler's call, which then returns FERO_H_DEFER. What is returned is
+ * the same request, good until fero_req_release: its verb, key and value stay where they are, and it
+ * is replied to by fero_reply, once, at any time. One that is retained again has one reference more.
+ *
+ * A request ends without the handler when its caller's own timeout is over, when the caller stops it
+ * or goes away, and when the runtime stops. The caller then gets outcome UNKNOWN. A caller whose link
+ * was lost may come back and send the request again: that is the same request, and no handler is
+ * called for it.
+ *
+ * Returns NULL, and fero_errmsg says why, if it was replied to, if there is no memory, or if
+ * `deferred_max` requests of this shard are retained already: then the handler may still reply, and
+ * FERO_H_DEFER replies with FERO_E_AGAIN.
+ */
+FERO_API fero_req *fero_req_retain(fero_req *req) FERO_NODISCARD;
+/*
+ * Gives one reference back. With the last one a request that was not replied to is declined:
+ * FERO_E_NOREPLY. NULL is allowed.
+ */
+FERO_API void fero_req_release(fero_req *req);
+
+#define FERO_REQ_ROOM 1    /* fero_reply_part may be tried again after FERO_E_AGAIN */
+#define FERO_REQ_STOPPED 2 /* nobody waits any more; `error` says why, as fero_reply would */
+/*
+ * News of a retained request, on its shard's thread. In FERO_REQ_STOPPED it may still be replied to,
+ * unless the caller has gone; if it is not, the library does it.
+ */
+typedef void (*fero_req_fn)(fero_req *req, int32_t event, int32_t error, void *ud);
+/*
+ * Has `fn` called with the news of a retained request, from now on. On its shard's thread.
+ *
+ *   FERO_E_INVAL  it is not retained, or this is another thread.
+ */
+FERO_API int fero_req_on(fero_req *req, fero_req_fn fn, void *ud);
+
+/*
+ * Runs the default handler for an UPDATE or REMOVE, once, and tells its result without replying:
+ * `result` has outcome, error, offset and, where it failed, a text; good until the handler returns,
+ * or the retained request is released. A later fero_reply with status 0 carries the offset.
+ * On the shard's thread.
+ *
+ *   FERO_E_UNSUPPORTED  the request is for a verb, which has no default handler.
+ *   FERO_E_INVAL        it was called or replied to before, or this is another thread.
+ * and as fero_reply where nobody listens any more.
+ */
+FERO_API int fero_next(fero_req *req, fero_result *result);
+
+/*
+ * Keys of a cache on the shard that a handler or callback runs on. Its own keys are read and written
+ * at once, by the default handler. `offset` may be NULL.
+ *
+ *   FERO_E_NOTOWNER  the key is another shard's.
+ *   FERO_E_NOTFOUND  there is no such key.
+ *   FERO_E_INVAL     an empty key, or another thread than the shard's.
+ *   FERO_E_TOOBIG, FERO_E_TYPE, FERO_E_NOMEM  as for requests; nothing was changed.
+ */
+
+/* The value lies in the cache's memory, borrowed until this call of the handler returns. */
+FERO_API int fero_shard_get(fero_shard *shard, fero_slice key, fero_val *value, uint64_t *offset);
+FERO_API int fero_shard_update(fero_shard *shard, fero_slice key, const fero_val *value,
+                               uint64_t *offset);
+FERO_API int fero_shard_remove(fero_shard *shard, fero_slice key, uint64_t *offset);
+/* Its number, from 0 on: for what a program keeps for each shard. */
+FERO_API int fero_shard_index(const fero_shard *shard);
+
+/* On the shard's thread. */
+typedef void (*fero_timer_fn)(fero_shard *shard, void *ud);
+/*
+ * Calls `fn` once after `ms`, on this shard, unless the runtime stops before. Returns the timer's
+ * number, above 0, or FERO_E_INVAL, or FERO_E_NOMEM: no memory, or 1,048,576 of them are running.
+ */
+FERO_API int64_t fero_after(fero_shard *shard, int64_t ms, fero_timer_fn fn, void *ud);
+/* Takes the timer back. FERO_E_NOTFOUND: it has been called. */
+FERO_API int fero_after_cancel(fero_shard *shard, int64_t timer);
 
 /* ----------------------------------------------------------------------------------- cache */
 
@@ -366,18 +480,6 @@ FERO_API int fero_close(fero_cache *cache);
 #define FERO_NOTHING 0 /* fire and forget */
 #define FERO_ACK 1     /* received by the node: counted only, see fero_counts */
 #define FERO_REPLY 2   /* processed by the owner */
-
-#define FERO_OUTCOME_OK 0
-#define FERO_OUTCOME_FAIL 1    /* it did not happen and will not */
-#define FERO_OUTCOME_UNKNOWN 2 /* it may have happened */
-
-typedef struct fero_result {
-    int32_t outcome; /* FERO_OUTCOME_... */
-    int32_t error;   /* 0 or FERO_E_... */
-    uint64_t seq;    /* of the request in its session */
-    uint64_t offset; /* of the change in its partition, 0: none */
-    fero_val value;  /* borrowed; with FAIL and UNKNOWN often a string that says why */
-} fero_result;
 
 /*
  * A request has ended. On the thread that made it, inside fero_run, fero_wait, fero_open, fero_close or

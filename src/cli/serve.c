@@ -54,6 +54,7 @@ struct serve_options {
     int64_t half_open_source_max;
     int64_t progress_ms;
     int64_t progress_bytes;
+    int64_t deferred_max;
     int32_t trace;
     bool json;
 };
@@ -128,6 +129,9 @@ static const struct option_spec serve_specs[] = {
     {.name = "lane.bytes", .kind = OPTION_SIZE, FIELD(lane_bytes), .shows = "SIZE", .low = 1,
      .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
      .help = "queue from one shard to another, a power of two (1M)"},
+    {.name = "deferred.max", .kind = OPTION_SIZE, FIELD(deferred_max), .shows = "N", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "requests of a shard that handlers answer later (4k)"},
     {.name = "trace", .kind = OPTION_CHOICE, FIELD(trace), .shows = "error, warn, info, debug",
      .choices = trace_names, .help = "lines to stderr up to this (warn; DEBUG=fero: debug)"},
     {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object when ready"},
@@ -216,6 +220,7 @@ static int make_opts(const struct command *command, const struct serve_options *
         .half_open_source_max = options->half_open_source_max,
         .progress_ms = options->progress_ms,
         .progress_bytes = options->progress_bytes,
+        .deferred_max = options->deferred_max,
         .log_level = options->trace,
         .log = on_log};
     if (options->busy_poll && options->idle) {

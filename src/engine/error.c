@@ -55,7 +55,8 @@ const char *fero_strerror(int err)
                  {FERO_E_PROTO, "protocol error"},
                  {FERO_E_NOREPLY, "the handler declined to reply"},
                  {FERO_E_UNSUPPORTED, "not supported"},
-                 {FERO_E_STALE, "too old to tell whether it was applied"}};
+                 {FERO_E_STALE, "too old to tell whether it was applied"},
+                 {FERO_E_STOPPED, "stopped by its caller"}};
     for (size_t i = 0; i < ARRAY_COUNT(texts); i++)
         if (texts[i].err == err) return texts[i].text;
     return "unknown error";

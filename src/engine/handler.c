@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "engine/error.h"
+#include "engine/retained.h"
 #include "shard/run.h"
 #include "wire/hello.h"
 
@@ -16,31 +17,6 @@ struct handler {
     fero_cache *cache;
     const char *name;
 };
-
-/* The public request comes first, so that fero_reply finds the rest. */
-struct handling {
-    fero_req req;
-    struct request_context *context;
-};
-
-static void value_to_public(fero_val *to, const struct request *request)
-{
-    const uint8_t *value = request->store.body + request->store.key_len;
-    size_t bytes = request->store.body_bytes - request->store.key_len;
-    to->type = request->store.flags;
-    to->s = (fero_slice){value, bytes};
-    switch ((enum value_type)request->store.flags) {
-    case VALUE_DOUBLE: memcpy(&to->num, value, 8); break;
-    case VALUE_INT64: memcpy(&to->i64, value, 8); break;
-    case VALUE_BOOL: to->i64 = value[0]; break;
-    case VALUE_UNDEFINED:
-    case VALUE_STRING:
-    case VALUE_JSON:
-    case VALUE_NULL:
-    case VALUE_BYTES:
-    case VALUE_TYPES_COUNT: break;
-    }
-}
 
 /* The verb's name where the request came to the handler of everything. */
 static fero_slice verb_name(const struct handler *handler, const struct request *request)
@@ -54,47 +30,9 @@ static fero_slice verb_name(const struct handler *handler, const struct request 
 static int32_t call(struct request_context *context, const void *verb)
 {
     const struct handler *handler = verb;
-    const struct request *request = context->request;
-    struct handling handling = {.req = {.size = sizeof(fero_req),
-                                        .cache = handler->cache,
-                                        .verb = verb_name(handler, request),
-                                        .key = {request->store.body, request->store.key_len},
-                                        .session = request->store.session,
-                                        .seq = request->store.seq_whole},
-                                .context = context};
-    value_to_public(&handling.req.value, request);
-    return handler->function(&handling.req, handler->ud);
-}
-
-int fero_reply(fero_req *req, int32_t status, const fero_val *value)
-{
-    struct handling *handling = (struct handling *)req;
-    if (status > 0 || status < -(int32_t)REPLY_ERROR)
-        return error_set(FERO_E_INVAL, "a reply's status is %d, but must be 0 or a FERO_E_...",
-                         status);
-    uint16_t code = status == 0 ? reply_code(OUTCOME_OK, ERROR_NONE)
-                                : reply_code(OUTCOME_FAIL, (enum reply_error) - status);
-    enum value_type type = VALUE_UNDEFINED;
-    const void *data = NULL;
-    size_t bytes = 0;
-    uint8_t truth;
-    if (value != NULL) {
-        if (value->type < 0 || value->type >= VALUE_TYPES_COUNT)
-            return error_set(FERO_E_TYPE, "value type %d does not exist", value->type);
-        type = (enum value_type)value->type;
-        data = value->s.ptr;
-        bytes = value->s.len;
-        int fixed = value_type_bytes(type);
-        if (fixed >= 0) bytes = (size_t)fixed;
-        truth = value->i64 != 0;
-        if (type == VALUE_DOUBLE) data = &value->num;
-        if (type == VALUE_INT64) data = &value->i64;
-        if (type == VALUE_BOOL) data = &truth;
-    }
-    int err = request_reply(handling->context, code, type, data, bytes);
-    if (err == 0) return 0;
-    return error_set(err == -EMSGSIZE ? FERO_E_TOOBIG : FERO_E_INVAL,
-                     err == -EMSGSIZE ? "the reply is over value.max" : "replied to before");
+    struct handling handling;
+    handling_init(&handling, context, handler->cache, verb_name(handler, context->request));
+    return handling_end(&handling, handler->function(&handling.req, handler->ud));
 }
 
 static char *copy_text(const char *text)

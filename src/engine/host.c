@@ -28,6 +28,7 @@
 #include "shard/crossing.h"
 #include "shard/mailbox.h"
 #include "shard/peek.h"
+#include "shard/waiter.h"
 
 /* How often the thread that stops a node looks whether the others have left. */
 #define LEAVE_POLL_NS (50 * NS_PER_US)
@@ -85,6 +86,67 @@ static void flight_end(struct host *host, struct host_flight *flight, fero_resul
     if (ended.done != NULL && calls_back) ended.done(result, ended.ud);
 }
 
+/* ------------------------------------------------------------------------------ being in a call */
+
+static COLD int is_closed(void)
+{
+    return error_set(FERO_E_CLOSED, "the runtime is stopping");
+}
+
+int host_enter(struct host *host)
+{
+    exchange_full_u32(&host->busy, HOST_CALLS);
+    if (LIKELY(load_acquire_u32(&host->hosts->closed) == 0 && !host->is_leaving)) return 0;
+    host_exit(host);
+    return is_closed();
+}
+
+void host_exit(struct host *host)
+{
+    /* A callback's call is made while its thread waits. */
+    store_release_u32(&host->busy, host->is_in_turn ? HOST_WAITS : HOST_OUT);
+}
+
+static void publish(struct host *host)
+{
+    const struct hosts *hosts = host->hosts;
+    uint64_t sleepers = port_publish(&host->port, hosts->mailboxes);
+    for (; sleepers != 0; sleepers &= sleepers - 1)
+        io_wake(hosts->shards[__builtin_ctzll(sleepers)]->io, NULL);
+}
+
+void host_publish(struct host *host)
+{
+    if (!host->is_in_turn) publish(host);
+}
+
+/*
+ * Tells the shard of a deferred request what this thread has taken, or (`error`) that it does not
+ * wait any more. False: the lane is full.
+ */
+static bool try_tell(struct host *host, const struct mail_late *about, uint32_t shard,
+                     uint32_t credit_bytes, enum reply_error error)
+{
+    struct mail *mail = port_try_push(&host->port, shard, sizeof(struct mail_word), MAIL_WORD);
+    if (mail == NULL) return false;
+    struct mail_word *told = (struct mail_word *)mail;
+    told->name = about->name;
+    told->word = (struct deferred_word){
+        .home = {FROM_PORTS + host->port.index, about->caller, about->generation},
+        .credit_bytes = credit_bytes,
+        .error = error};
+    return true;
+}
+
+/* Nobody waits for this one any more. A handler that answers later is told so. */
+static void tell_unwanted(struct host *host, const struct host_flight *flight)
+{
+    const struct mail_late about = {.name = flight->deferred,
+                                    .caller = (uint32_t)(flight - host->flights),
+                                    .generation = flight->generation};
+    if (flight->deferred.generation != 0) try_tell(host, &about, flight->shard, 0, ERROR_GONE);
+}
+
 /* Ends those whose deadline is not after `now_ns`. */
 static void end_late(struct host *host, uint64_t now_ns, int error, bool calls_back)
 {
@@ -98,6 +160,7 @@ static void end_late(struct host *host, uint64_t now_ns, int error, bool calls_b
             continue;
         }
         fero_result result = {.outcome = FERO_OUTCOME_UNKNOWN, .error = error};
+        if (error == FERO_E_TIMEOUT) tell_unwanted(host, flight);
         flight_end(host, flight, &result, calls_back);
     }
     host->due_ns = min_u64(host->due_ns, due_ns);
@@ -105,11 +168,22 @@ static void end_late(struct host *host, uint64_t now_ns, int error, bool calls_b
 
 /* ------------------------------------------------------------------------ coming and leaving */
 
+/* Handlers that answer later hear that nobody waits any more. */
+static void tell_of_leaving(struct host *host)
+{
+    if (host_enter(host) < 0) return;
+    for (uint32_t i = 0; i < host->flights_fresh; i++)
+        if ((host->flights[i].generation & 1) != 0) tell_unwanted(host, &host->flights[i]);
+    publish(host);
+    host_exit(host);
+}
+
 /* The thread leaves the node; without `calls_back` nobody is told of what is on its way. */
 static void leave(struct host *host, bool calls_back)
 {
     struct hosts *hosts = host->hosts;
     struct host **link = &first_here;
+    tell_of_leaving(host);
     host->is_leaving = true;
     host->is_in_turn = true;
     end_late(host, TIME_NEVER, FERO_E_CLOSED, calls_back);
@@ -333,50 +407,71 @@ static void take_reply(struct host *host, struct port_lanes *lanes, const struct
     memory_put(block);
 }
 
-static void take_mail(struct host *host, struct port_lanes *lanes)
+static struct host_flight *flight_of(struct host *host, uint32_t index, uint32_t generation)
 {
+    ASSERT(index < host->flights_fresh);
+    struct host_flight *flight = &host->flights[index];
+    return flight->generation == generation ? flight : NULL;
+}
+
+static void take_deferred(struct host *host, uint32_t shard, const struct mail *mail)
+{
+    const struct mail_deferred *deferred = (const struct mail_deferred *)mail;
+    struct host_flight *flight = flight_of(host, deferred->caller, deferred->generation);
+    const struct mail_late about = {
+        .name = deferred->name, .caller = deferred->caller, .generation = deferred->generation};
+    if (flight != NULL)
+        flight->deferred = deferred->name;
+    else
+        try_tell(host, &about, shard, 0, ERROR_GONE);
+}
+
+/* Its promise is kept until its end, so that all its answers find room. */
+static void take_late(struct host *host, uint32_t shard, const struct mail *mail)
+{
+    const struct mail_late *late = (const struct mail_late *)mail;
+    const struct mail_block *block = (const struct mail_block *)(late + 1);
+    bool is_block = mail->kind == MAIL_LATE_BLOCK;
+    bool is_last = (mail->small & LATE_LAST) != 0;
+    const uint8_t *frame = is_block ? block->data : (const uint8_t *)(late + 1);
+    size_t bytes = is_block ? block->bytes : mail->bytes - sizeof *late;
+    struct host_flight *flight = flight_of(host, late->caller, late->generation);
+    if (is_last)
+        host->port.lanes[shard].promised_bytes -=
+            promise_mail_bytes((uint16_t)(mail->small & ~LATE_LAST));
+    if (flight == NULL && !is_last) try_tell(host, late, shard, 0, ERROR_GONE);
+    if (flight != NULL && is_last) {
+        fero_result result;
+        result_read(&result, frame, bytes);
+        flight_end(host, flight, &result, true);
+    }
+    if (is_block) memory_put(block->data);
+}
+
+static void take_mail(struct host *host, uint32_t shard)
+{
+    struct port_lanes *lanes = &host->port.lanes[shard];
     const struct mail *mail;
     while ((mail = lane_peek(&lanes->out)) != NULL) {
-        ASSERT(mail->kind == MAIL_REPLY || mail->kind == MAIL_REPLY_BLOCK);
-        take_reply(host, lanes, mail);
+        switch ((enum mail_kind)mail->kind) {
+        case MAIL_REPLY:
+        case MAIL_REPLY_BLOCK: take_reply(host, lanes, mail); break;
+        case MAIL_DEFERRED: take_deferred(host, shard, mail); break;
+        case MAIL_LATE:
+        case MAIL_LATE_BLOCK: take_late(host, shard, mail); break;
+        case MAIL_REQUEST:
+        case MAIL_REQUEST_BLOCK:
+        case MAIL_ADOPT:
+        case MAIL_BUNDLE:
+        case MAIL_BUNDLE_REPLIES:
+        case MAIL_WORD: ASSERT(false); break;
+        }
         lane_pop(&lanes->out);
     }
     lane_release(&lanes->out);
 }
 
 /* ----------------------------------------------------------------------------------- requests */
-
-static COLD int is_closed(void)
-{
-    return error_set(FERO_E_CLOSED, "the runtime is stopping");
-}
-
-int host_enter(struct host *host)
-{
-    exchange_full_u32(&host->busy, HOST_CALLS);
-    if (LIKELY(load_acquire_u32(&host->hosts->closed) == 0 && !host->is_leaving)) return 0;
-    host_exit(host);
-    return is_closed();
-}
-
-void host_exit(struct host *host)
-{
-    /* A callback's call is made while its thread waits. */
-    store_release_u32(&host->busy, host->is_in_turn ? HOST_WAITS : HOST_OUT);
-}
-
-static void publish(struct host *host)
-{
-    const struct hosts *hosts = host->hosts;
-    uint64_t sleepers = port_publish(&host->port, hosts->mailboxes);
-    for (; sleepers != 0; sleepers &= sleepers - 1)
-        io_wake(hosts->shards[__builtin_ctzll(sleepers)]->io, NULL);
-}
-
-void host_publish(struct host *host)
-{
-    if (!host->is_in_turn) publish(host);
-}
 
 /* "Full" is part of normal operation and must not cost a formatted line. */
 static int full(struct host *host, uint32_t shard)
@@ -435,14 +530,17 @@ static int take_op(struct host *host, bool waits, fero_op **op)
     return 0;
 }
 
-static void start_flight(struct host *host, struct host_flight *flight, const struct wish *wish,
-                         struct mail_request *head, const fero_op *op)
+static void start_flight(struct host *host, struct host_flight *flight, uint32_t shard,
+                         const struct wish *wish, struct mail_request *head, const fero_op *op)
 {
     uint64_t now_ns = clock_now_ns();
     int64_t timeout_ms = wish->timeout_ms > 0 ? wish->timeout_ms : TIMEOUT_MS_DEFAULT;
     flight->done = wish->done;
     flight->ud = wish->ud;
     flight->seq = head->seq;
+    flight->shard = shard;
+    flight->deferred = (struct deferred_name){0};
+    flight->owed_bytes = 0;
     flight->deadline_ns = now_ns + (uint64_t)timeout_ms * NS_PER_MS;
     flight->op = op != NULL ? op->number : 0;
     host->due_ns = min_u64(host->due_ns, flight->deadline_ns);
@@ -482,7 +580,7 @@ static int give(struct host *host, uint32_t cache, struct message *message, cons
         goto put_block;
     }
     message_encode(to, message, (uint32_t)head->seq, (uint16_t)cache, wish->want, length, padded);
-    if (waits) start_flight(host, flight, wish, head, op != NULL ? *op : NULL);
+    if (waits) start_flight(host, flight, shard, wish, head, op != NULL ? *op : NULL);
     lanes->promised_bytes += promise_mail_bytes(promise);
     return 0;
 
@@ -661,7 +759,7 @@ static uint64_t turn(struct host *host, uint64_t now_ns, uint64_t wait_ns)
     if (host->is_starved) wait_ns = min_u64(wait_ns, ROOM_POLL_NS);
     wait_for_mail(host, now_ns, wait_ns);
     bool gone = is_gone(host);
-    for (uint32_t i = 0; i < host->port.shards_count; i++) take_mail(host, &host->port.lanes[i]);
+    for (uint32_t i = 0; i < host->port.shards_count; i++) take_mail(host, i);
     tell_room(host);
     now_ns = clock_now_ns();
     if (gone)
@@ -765,7 +863,7 @@ void hosts_leave(struct hosts *hosts)
     if (own != NULL) {
         own->finished = 0;
         own->is_in_turn = true;
-        for (uint32_t i = 0; i < own->port.shards_count; i++) take_mail(own, &own->port.lanes[i]);
+        for (uint32_t i = 0; i < own->port.shards_count; i++) take_mail(own, i);
         own->is_in_turn = false;
         leave(own, true);
     }

@@ -29,6 +29,9 @@ struct host_flight {
     uint64_t deadline_ns;
     uint32_t generation; /* odd: there is one */
     uint32_t op;         /* its number, 0: none; of a free one, the next free one */
+    uint32_t shard;
+    struct deferred_name deferred; /* what it is called there; generation 0: it is not deferred */
+    uint32_t owed_bytes; /* of a stream's parts, that the shard does not know to be taken */
 };
 
 /* What a thread does with its node, as the thread that stops the node must know it. */

@@ -19,6 +19,8 @@
 #define LANE_DEFAULT (1 * MIB)
 #define ERRORS_DEFAULT 256
 #define ERRORS_MAX 65536
+#define DEFERRED_DEFAULT 4096
+#define DEFERRED_MAX 65536
 #define THREADS_DEFAULT 64
 #define CONNECTIONS_DEFAULT 65536
 #define CONNECTIONS_HARD_MAX 1000000
@@ -121,6 +123,11 @@ static int take_sizes(struct settings *settings, const fero_runtime_opts *opts)
                     &(struct range){"window.bytes", 4 * KIB, GIB})) < 0)
         return err;
     uint64_t threads = 0;
+    uint64_t deferred = 0;
+    if ((err = take(&deferred, opts->deferred_max, DEFERRED_DEFAULT,
+                    &(struct range){"deferred.max", 1, DEFERRED_MAX})) < 0)
+        return err;
+    shard->deferred_max = (uint32_t)deferred;
     if (opts->threads_max != FERO_OFF &&
         (err = take(&threads, opts->threads_max, THREADS_DEFAULT,
                     &(struct range){"threads.max", 1, PORTS_MAX})) < 0)

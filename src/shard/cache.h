@@ -14,9 +14,15 @@
 #define CACHE_VERBS_MAX (256 - FRAME_VERB_FIRST)
 
 struct request_context;
+struct shard;
 
 /* What a handler did; negative is an enum reply_error with a minus sign. */
-enum handled { HANDLED_REPLIED = 0, HANDLED_NEXT = 1, HANDLED_IGNORED = 2 };
+enum handled {
+    HANDLED_REPLIED = 0,
+    HANDLED_NEXT = 1,
+    HANDLED_IGNORED = 2,
+    HANDLED_DEFERRED = 3 /* after deferred_open */
+};
 typedef int32_t (*cache_handler_fn)(struct request_context *request, const void *verb);
 
 struct cache_verb {
@@ -38,5 +44,6 @@ struct cache_definition {
 
 struct cache {
     const struct cache_definition *definition;
+    struct shard *shard;
     struct store store;
 };

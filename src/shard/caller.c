@@ -11,9 +11,12 @@
 #include "shard/crossing.h"
 #include "shard/greeting.h"
 #include "shard/shard.h"
+#include "shard/waiter.h"
 
 /* A link that is refused has this long to take its REFUSE. */
 #define CLOSING_NS_MAX (2 * NS_PER_S)
+/* A peer that sends no more waits this long for handlers that answer later. */
+#define HALF_CLOSED_NS_MAX (10 * NS_PER_S)
 /* Each caller is looked at this often for memory that it does not use, a few of them a turn. */
 #define TRIM_NS NS_PER_S
 #define TRIM_CALLERS_COUNT 16
@@ -99,7 +102,9 @@ static void caller_free(struct caller *caller)
     queue_remove(caller);
     crowd_leave(shard, caller);
     shard->crowd.turned_away -= caller->is_turned_away;
+    waiters_leave(caller);
     if (caller->session != NULL) sessions_detach(&shard->sessions, caller->session);
+    timers_cancel(&shard->timers, caller->half_closed_timer);
     link_deinit(&caller->link);
     caller->session = NULL;
     caller->state = CALLER_FREE;
@@ -136,6 +141,7 @@ static void caller_close(struct caller *caller)
 {
     if (caller->state == CALLER_CLOSED || caller->state == CALLER_FREE) return;
     queue_remove(caller);
+    waiters_leave(caller);
     caller->state = CALLER_CLOSED;
     io_close(caller->link.io, caller->link.conn);
 }
@@ -150,6 +156,7 @@ static void refuse(struct caller *caller, const struct refusal *refusal)
     }
     queue_remove(caller);
     crowd_leave(shard, caller);
+    waiters_leave(caller);
     caller->state = CALLER_CLOSING;
     queue_push(&shard->closing, caller, shard->now_ns + CLOSING_NS_MAX);
     io_pause(shard->io, caller->link.conn, NULL, 0);
@@ -200,7 +207,8 @@ static void caller_finish(struct caller *caller)
 /* Whether nothing is under way for it: no reply of another shard that it can take, no bytes. */
 static bool is_answered(const struct caller *caller)
 {
-    bool is_owed = caller->reserved_bytes > 0 && caller_is_open(caller);
+    bool is_owed =
+        (caller->reserved_bytes > 0 || caller->waiters_count > 0) && caller_is_open(caller);
     return !is_owed && link_out_bytes(&caller->link) == 0;
 }
 
@@ -549,6 +557,7 @@ void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size)
 static void caller_sent(struct caller *caller)
 {
     link_sent(&caller->link);
+    if (UNLIKELY(caller->debts_count > 0)) waiters_pay(caller);
     if (link_out_bytes(&caller->link) > 0 || caller->is_ended)
         caller_mark_dirty(caller);
     else if (caller->state == CALLER_CLOSING)
@@ -571,13 +580,34 @@ static void end_caller(struct caller *caller)
     }
 }
 
+/* Its peer ended its side long ago, and may have gone; its handlers did not answer. */
+static void on_half_closed(const struct timer_call *call)
+{
+    struct caller *caller = call->argument;
+    caller->half_closed_timer = 0;
+    caller_close(caller);
+}
+
+static void half_close(struct caller *caller)
+{
+    struct shard *shard = caller->shard;
+    const struct timer_call call = {.function = on_half_closed, .argument = caller};
+    waiters_half_close(caller);
+    if (caller->waiters_count == 0) return;
+    caller->half_closed_timer =
+        timers_add(&shard->timers, shard->now_ns + HALF_CLOSED_NS_MAX, &call);
+    if (caller->half_closed_timer == 0) caller_close(caller);
+}
+
 static void caller_ended(struct caller *caller)
 {
     caller->is_ended = true;
-    if (caller->state == CALLER_GREETING)
+    if (caller->state == CALLER_GREETING) {
         end_caller(caller);
-    else
-        caller_mark_dirty(caller);
+        return;
+    }
+    half_close(caller);
+    caller_mark_dirty(caller);
 }
 
 void caller_event(struct shard *shard, const struct io_event *event)
@@ -618,7 +648,8 @@ void callers_flush(struct shard *shard)
         caller->dirty = false;
         if (!caller_is_open(caller) && caller->state != CALLER_CLOSING) continue;
         if (caller->must_ack && caller_is_open(caller)) acknowledge(caller);
-        if (caller->state == CALLER_STOPPING && caller->reserved_bytes == 0)
+        bool is_owed = caller->reserved_bytes > 0 || caller->waiters_count > 0;
+        if (caller->state == CALLER_STOPPING && !is_owed)
             refuse(caller, &(struct refusal){ERROR_CLOSED, 0, 0, "the node is stopping"});
         if (caller->state == CALLER_CLOSED) continue;
         link_flush(&caller->link);

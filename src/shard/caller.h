@@ -11,6 +11,7 @@
 #include "shard/session.h"
 
 struct shard;
+struct waiter;
 
 enum caller_state {
     CALLER_FREE,
@@ -51,6 +52,10 @@ struct caller {
     uint64_t deadline_ns;       /* of its queue: greeting, closing or progress of a frame */
     uint64_t halfway_bytes;     /* of the half-received frame, when its time began, */
     uint64_t halfway_after;     /* and consumed_bytes then */
+    struct waiter *waiters;     /* its deferred requests, the newest first */
+    uint32_t waiters_count;
+    uint32_t debts_count;       /* of those, streams that were not told what its link has taken */
+    uint64_t half_closed_timer; /* 0: none */
     struct caller *next;        /* free list, or its queue */
     struct caller *previous;
 };

@@ -27,6 +27,7 @@
     X(COUNT, handed)         /* connections given to other shards */                               \
     X(LEVEL, connections)                                                                          \
     X(LEVEL, sessions)                                                                             \
+    X(LEVEL, deferred)       /* requests that handlers keep and have not answered */               \
     X(COUNT, turns)                                                                                \
     X(COUNT, enters)         /* system calls, to submit or wait, */                                \
     X(COUNT, direct_sends)   /* and to send without that */                                        \

@@ -20,6 +20,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "shard/bundle.h"
+#include "shard/waiter.h"
 
 struct mail_adopt {
     struct mail mail;
@@ -180,6 +181,30 @@ uint8_t *crossing_reply_room(struct request_context *context, size_t bytes)
     lane_shrink(lane, context->mail, sizeof *reply + sizeof block);
     *(struct mail_block *)(reply + 1) = block;
     return block.data;
+}
+
+void crossing_defer(struct request_context *context, const struct mail_deferred *news)
+{
+    struct mail_deferred *deferred = (struct mail_deferred *)context->mail;
+    struct mail mail = context->mail != NULL ? *context->mail : (struct mail){0};
+    ASSERT(mail.bytes >= sizeof *news);
+    *deferred = *news;
+    deferred->mail = mail; /* `small` is the promise, which goes back */
+    deferred->mail.kind = MAIL_DEFERRED;
+    lane_shrink(mailbox_out(context->shard->mailbox, context->from), &deferred->mail,
+                sizeof *deferred);
+    context->mail = NULL;
+}
+
+struct mail *crossing_try_push_late(struct shard *shard, uint32_t to, size_t bytes, uint16_t kind)
+{
+    if (to < FROM_PORTS && !lane_allows(shard, to, bytes, 0)) return NULL;
+    return mailbox_try_push_to(shard->mailbox, to, bytes, kind);
+}
+
+bool crossing_has_room_late(struct shard *shard, uint32_t to)
+{
+    return to >= FROM_PORTS || lane_allows(shard, to, CROSSING_INLINE_BYTES_MAX, 0);
 }
 
 /* A request as it lies in its lane. */
@@ -351,6 +376,38 @@ static void take_reply(struct shard *shard, uint32_t from, const struct mail *ma
     memory_put(block);
 }
 
+/* No reply yet: what was promised to it is free again. */
+static void take_deferred(struct shard *shard, uint32_t from, const struct mail *mail)
+{
+    const struct mail_deferred *deferred = (const struct mail_deferred *)mail;
+    struct caller *caller = caller_of(shard, deferred->caller, deferred->generation);
+    shard->handed_over--;
+    shard->work++;
+    shard->crossing[from].promised_bytes -= promise_mail_bytes(mail->small);
+    if (caller != NULL && caller_is_open(caller))
+        caller->reserved_bytes -= (uint64_t)mail->small * PROMISE_UNIT;
+    waiter_open(shard, from, deferred);
+}
+
+static void take_late(struct shard *shard, uint32_t from, const struct mail *mail)
+{
+    const struct mail_late *late = (const struct mail_late *)mail;
+    const struct mail_block *block = (const struct mail_block *)(late + 1);
+    bool is_block = mail->kind == MAIL_LATE_BLOCK;
+    shard->work++;
+    waiter_deliver(shard, from, late->name, is_block ? block->data : (const uint8_t *)(late + 1),
+                   is_block ? block->bytes : mail->bytes - sizeof *late,
+                   (mail->small & LATE_LAST) != 0);
+    if (is_block) memory_put(block->data);
+}
+
+static void take_word(struct shard *shard, const struct mail *mail)
+{
+    const struct mail_word *told = (const struct mail_word *)mail;
+    shard->work++;
+    deferred_told(shard, told->name, &told->word);
+}
+
 static size_t adopt_mail_bytes(size_t size)
 {
     ASSERT(size <= CROSSING_INLINE_BYTES_MAX);
@@ -385,6 +442,10 @@ void crossing_take(struct shard *shard, uint32_t from)
         case MAIL_REPLY_BLOCK: take_reply(shard, from, mail); break;
         case MAIL_BUNDLE: bundle_apply(shard, from, mail); break;
         case MAIL_BUNDLE_REPLIES: bundle_take_replies(shard, from, mail); break;
+        case MAIL_DEFERRED: take_deferred(shard, from, mail); break;
+        case MAIL_LATE:
+        case MAIL_LATE_BLOCK: take_late(shard, from, mail); break;
+        case MAIL_WORD: take_word(shard, mail); break;
         case MAIL_ADOPT: {
             const struct mail_adopt *adopt = (const struct mail_adopt *)mail;
             caller_adopt(shard, adopt->fd, (const uint8_t *)(adopt + 1), adopt->bytes);
@@ -411,6 +472,8 @@ static void mail_discard(const struct mail *mail)
         block = (const struct mail_block *)((const struct mail_request *)mail + 1);
     if (mail->kind == MAIL_REPLY_BLOCK)
         block = (const struct mail_block *)((const struct mail_reply *)mail + 1);
+    if (mail->kind == MAIL_LATE_BLOCK)
+        block = (const struct mail_block *)((const struct mail_late *)mail + 1);
     if (block != NULL) memory_put(block->data);
     if (mail->kind == MAIL_ADOPT) close(((const struct mail_adopt *)mail)->fd);
 }

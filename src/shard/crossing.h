@@ -22,7 +22,11 @@ enum mail_kind {
     MAIL_REPLY_BLOCK = 4,   /* struct mail_reply, then struct mail_block */
     MAIL_ADOPT = 5,         /* struct mail_adopt, then what was received */
     MAIL_BUNDLE = 6,        /* see bundle.c */
-    MAIL_BUNDLE_REPLIES = 7
+    MAIL_BUNDLE_REPLIES = 7,
+    MAIL_DEFERRED = 8,    /* instead of a reply; these are in waiter.h */
+    MAIL_LATE = 9,        /* struct mail_late, then the frame */
+    MAIL_LATE_BLOCK = 10, /* struct mail_late, then struct mail_block */
+    MAIL_WORD = 11
 };
 
 /* Promises are in units of 16 bytes. */
@@ -90,6 +94,17 @@ void crossing_apply(struct shard *shard, uint32_t from, const struct mail_reques
 /* Writes replies that came over a lane to the caller's outbox; gives back what was reserved. */
 void crossing_deliver(struct shard *shard, const struct mail_reply *reply, const uint8_t *data,
                       size_t bytes, size_t reserved_bytes);
+
+struct mail_deferred;
+/* Tells the sender of a request that it is deferred, instead of replying. */
+void crossing_defer(struct request_context *context, const struct mail_deferred *news);
+/*
+ * Pushes what nobody promised room for, to another shard or a port: it takes the room of requests. To
+ * a port it goes in the room of the reply that the port was promised. NULL: the lane is full.
+ */
+struct mail *crossing_try_push_late(struct shard *shard, uint32_t to, size_t bytes, uint16_t kind);
+/* Whether a mail of any size would find room. */
+bool crossing_has_room_late(struct shard *shard, uint32_t to);
 
 /* Room for the reply of a request that came over a lane; NULL: no memory for a large one. */
 uint8_t *crossing_reply_room(struct request_context *context, size_t bytes);

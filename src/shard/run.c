@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/memory.h"
 #include "ring/slot.h"
 #include "shard/bundle.h"
 #include "shard/crossing.h"
@@ -162,6 +163,7 @@ enum decoded request_decode(struct request *request, struct shard *shard, const 
     const uint8_t *body = data + sizeof header;
     size_t body_bytes = header.length - sizeof header;
     request->error = 0;
+    request->is_direct = false;
     request->deadline_ns = 0;
     request->verb.size = 0;
     if (UNLIKELY((header.flags & FRAME_EXTENDED) != 0)) {
@@ -214,10 +216,20 @@ size_t request_reply_bytes_max(const struct request *request)
     return FRAME_REPLY_BYTES + CROSSING_INLINE_BYTES_MAX;
 }
 
+/* Room for a reply that nobody sends. */
+static COLD uint8_t *captured_room(struct captured *captured, size_t bytes)
+{
+    captured->bytes = bytes;
+    if (bytes <= sizeof captured->short_frame) return captured->frame = captured->short_frame;
+    captured->long_frame = memory_take(bytes);
+    return captured->frame = captured->long_frame;
+}
+
 /* Room for a reply of `bytes`, padded; NULL where there is none and the reply is lost with its link. */
 static ALWAYS_INLINE uint8_t *reply_room(struct request_context *context, size_t bytes)
 {
     if (LIKELY(context->caller != NULL)) return link_reserve(&context->caller->link, bytes);
+    if (UNLIKELY(context->captured != NULL)) return captured_room(context->captured, bytes);
     return crossing_reply_room(context, bytes);
 }
 
@@ -239,7 +251,7 @@ static COLD void reply_lost(struct request_context *context)
                                 .type = FRAME_REPLY,
                                 .code = reply_code(OUTCOME_UNKNOWN, ERROR_NO_MEMORY),
                                 .seq = context->request->link_seq};
-    uint8_t *to = crossing_reply_room(context, sizeof reply);
+    uint8_t *to = reply_room(context, sizeof reply);
     ASSERT(to != NULL);
     memcpy(to, &reply, sizeof reply);
     reply_done(context, sizeof reply);
@@ -364,10 +376,13 @@ int request_reply(struct request_context *context, uint16_t code, enum value_typ
 {
     if (context->replied) return -EALREADY;
     if (bytes > context->shard->options->value_bytes_max) return -EMSGSIZE;
+    uint64_t offset = 0;
     if (reply_outcome(code) != OUTCOME_OK)
         note_error(context->shard, ERROR_OF_HANDLER, (enum reply_error)(code & REPLY_ERROR),
                    "a handler replied with an error", 0, 0);
-    reply_value(context, code, 0, type, value, bytes);
+    else
+        offset = context->next_offset;
+    reply_value(context, code, offset, type, value, bytes);
     return 0;
 }
 
@@ -514,10 +529,31 @@ static const struct cache_verb *verb_by_name(const struct cache_definition *defi
     return NULL;
 }
 
+/* What its handler returned, where it had deferred the request before. */
+static COLD void returned_deferred(struct request_context *context, int32_t result)
+{
+    struct shard *shard = context->shard;
+    struct deferred_name name = context->deferred;
+    if (result == HANDLED_DEFERRED || !deferred_is_open(shard, name)) return;
+    if (result == HANDLED_NEXT)
+        deferred_pass(shard, name);
+    else if (result < 0 && result >= -(int32_t)REPLY_ERROR)
+        deferred_fail(shard, name, reply_code(OUTCOME_FAIL, (enum reply_error) - result),
+                      "the handler failed");
+    else
+        deferred_fail(shard, name, reply_code(OUTCOME_FAIL, ERROR_NO_REPLY),
+                      "the handler declined");
+}
+
 /* Runs a handler; true: it has dealt with the request, false: the default handler shall. */
 static bool handled(struct request_context *context, const struct cache_verb *verb)
 {
+    if (UNLIKELY(context->shard->deferreds.count > 0) && deferred_takes(context)) return true;
     int32_t result = verb->function(context, verb->context);
+    if (UNLIKELY(context->deferred.generation != 0)) {
+        returned_deferred(context, result);
+        return true;
+    }
     if (result == HANDLED_NEXT && !context->replied) return false;
     if (context->replied) return true;
     if (result < 0 && result >= -(int32_t)REPLY_ERROR)
@@ -543,7 +579,8 @@ static void apply_verb(struct request_context *context)
 static bool handler_takes_it(struct request_context *context)
 {
     const struct cache_verb *handler = &context->request->cache->definition->handler;
-    return UNLIKELY(handler->function != NULL) && handled(context, handler);
+    return UNLIKELY(handler->function != NULL) && !context->request->is_direct &&
+           handled(context, handler);
 }
 
 static COLD void fail_decoded(struct request_context *context)
@@ -574,6 +611,27 @@ void request_apply(struct request_context *context)
     }
 }
 
+static bool is_keyed(const struct request *request)
+{
+    return request->error == 0 && request->store.key_len > 0 && request->cache != NULL;
+}
+
+void request_capture(struct shard *shard, struct request *request, struct captured *captured)
+{
+    struct request_context context = {.shard = shard, .request = request, .captured = captured};
+    *captured = (struct captured){0};
+    request->want = WANT_REPLY;
+    request->is_direct = true;
+    if (is_keyed(request)) store_prepare(&request->cache->store, &request->store);
+    request_apply(&context);
+    ASSERT(captured->frame != NULL);
+}
+
+void captured_deinit(struct captured *captured)
+{
+    memory_put(captured->long_frame);
+}
+
 bool request_is_late(const struct shard *shard, const struct request *request)
 {
     uint32_t address;
@@ -589,11 +647,6 @@ struct run {
     uint64_t foreign; /* a bit for each request that another shard owns */
     unsigned count;
 };
-
-static bool is_keyed(const struct request *request)
-{
-    return request->error == 0 && request->store.key_len > 0 && request->cache != NULL;
-}
 
 /* The shard that owns the request's slot; requests without a key are handled where they arrive. */
 static ALWAYS_INLINE uint32_t owner_of(const struct shard *shard, struct request *request)

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "shard/deferred.h"
 #include "shard/shard.h"
 #include "wire/frame.h"
 
@@ -37,6 +38,7 @@ struct request {
     uint32_t caller;
     uint32_t generation;
     uint16_t promise; /* outbox bytes reserved for the reply, in units of 16 */
+    bool is_direct;   /* for the default handler only: made by a handler */
 };
 
 /* Where a request came from and its reply goes. Exactly one of caller and `from_lane`. */
@@ -47,6 +49,17 @@ struct request_context {
     struct mail *mail; /* over a lane: the reply's, pushed before the request is applied */
     uint32_t from;     /* over a lane: the shard, or FROM_PORTS and a port */
     bool replied;
+    struct deferred_name deferred; /* generation 0: it is not */
+    uint64_t next_offset;          /* of the change that the default handler made for it */
+    struct captured *captured; /* takes the reply instead of caller and lane; NULL: nobody does */
+};
+
+/* A reply that is read here and not sent. */
+struct captured {
+    uint8_t *frame;
+    size_t bytes;
+    uint8_t *long_frame;
+    uint8_t short_frame[CHANGED_REPLY_BYTES_MAX + 24];
 };
 
 enum decoded {
@@ -61,6 +74,10 @@ enum decoded request_decode(struct request *request, struct shard *shard, const 
 
 /* Applies one prepared request and writes its reply. */
 void request_apply(struct request_context *context);
+
+/* Lets the default handler do it, and captures its reply. */
+void request_capture(struct shard *shard, struct request *request, struct captured *captured);
+void captured_deinit(struct captured *captured);
 
 /* Its deadline has passed. What its session knows is answered all the same: it has been done. */
 bool request_is_late(const struct shard *shard, const struct request *request);

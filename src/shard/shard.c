@@ -74,9 +74,15 @@ int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbo
     if (shard->dirty == NULL) goto release_callers;
     shard->waiting = memory_reserve(callers * sizeof(struct caller *), 0);
     if (shard->waiting == NULL) goto release_dirty;
+    if (deferreds_init(shard) < 0) goto release_waiting;
+    if (waiters_init(shard) < 0) goto deinit_deferreds;
     store_release_u32(&shard->is_needed, 1);
     return 0;
 
+deinit_deferreds:
+    deferreds_deinit(shard);
+release_waiting:
+    memory_release(shard->waiting, callers * sizeof(struct caller *));
 release_dirty:
     memory_release(shard->dirty, callers * sizeof(struct caller *));
 release_callers:
@@ -96,6 +102,9 @@ void shard_deinit(struct shard *shard)
     io_destroy(shard->io);
     shard->io = NULL;
     crossing_discard(shard);
+    deferreds_deinit(shard);
+    waiters_deinit(shard);
+    timers_deinit(&shard->timers);
     for (uint32_t i = 0; i < shard->callers_fresh; i++)
         if (shard->callers[i].state != CALLER_FREE) link_deinit(&shard->callers[i].link);
     for (uint32_t i = 0; i < shard->caches_count; i++) {
@@ -132,6 +141,7 @@ static int open_cache(struct shard *shard, const struct cache_definition *defini
         return err;
     }
     cache->definition = definition;
+    cache->shard = shard;
     shard->caches[shard->caches_count++] = cache;
     return 0;
 }
@@ -247,18 +257,20 @@ static bool is_needed_by_others(const struct shard *shard)
 
 /*
  * A stopping shard goes on until its links are quiet, or for half of its time. Then it takes no more
- * requests, and answers what it took. Once that has gone out it needs no other shard, and may stop
+ * requests, and answers what it took; handlers that have not answered by three quarters of the time
+ * do so no more. Once that has gone out it needs no other shard, and may stop
  * when none needs it and its callers have left, so that no reset overtakes the last replies. Mail is
  * looked for last, as it was sent before its sender said so.
  */
 static bool may_stop(struct shard *shard)
 {
-    bool quiet =
-        crossing_is_quiet(shard) && !mailbox_has_mail(shard->mailbox) && callers_are_flushed(shard);
+    bool quiet = crossing_is_quiet(shard) && !mailbox_has_mail(shard->mailbox) &&
+                 callers_are_flushed(shard) && shard->deferreds.count == 0;
     if (!quiet || shard->work > 0) shard->quiet_since_ns = shard->now_ns;
     bool reading_ends = shard->now_ns - shard->quiet_since_ns >= QUIET_NS ||
                         shard->now_ns + shard->drain_ns / 2 >= shard->stop_deadline_ns;
     if (reading_ends && !shard->reading_ended) callers_end_reading(shard);
+    if (shard->now_ns + shard->drain_ns / 4 >= shard->stop_deadline_ns) deferreds_stop(shard);
     store_release_u32(&shard->is_needed, !(quiet && shard->reading_ended));
     bool is_over = quiet && shard->reading_ended && shard->counters.connections == 0 &&
                    !is_needed_by_others(shard) && !mailbox_has_mail(shard->mailbox);
@@ -293,11 +305,13 @@ static bool spin(struct shard *shard, uint64_t spin_ns)
 
 static uint64_t sleep_ns(const struct shard *shard)
 {
-    uint64_t deadline = callers_deadline_ns(shard);
+    uint64_t deadline = min_u64(callers_deadline_ns(shard), timers_next_ns(&shard->timers));
     if (shard->stopping)
         deadline =
             min_u64(deadline, min_u64(shard->now_ns + QUIET_NS / 4, shard->stop_deadline_ns));
-    if (shard->lane_waits_count > 0) deadline = min_u64(deadline, shard->now_ns + LANE_POLL_NS);
+    bool waits_for_lane = shard->lane_waits_count > 0 || shard->deferreds.unsent.first != NULL ||
+                          shard->waiters.unsent != NULL;
+    if (waits_for_lane) deadline = min_u64(deadline, shard->now_ns + LANE_POLL_NS);
     if (deadline == TIME_NEVER) return TIME_NEVER;
     return deadline > shard->now_ns ? deadline - shard->now_ns : 0;
 }
@@ -324,10 +338,18 @@ static uint64_t prepare_to_wait(struct shard *shard)
     return sleep_ns(shard);
 }
 
+static _Thread_local struct shard *running;
+
+struct shard *shard_running(void)
+{
+    return running;
+}
+
 bool shard_turn(struct shard *shard)
 {
     struct io_event events[SHARD_EVENTS_MAX];
     uint64_t wait_ns = prepare_to_wait(shard);
+    running = shard;
     shard->work = 0;
     unsigned count = io_wait(shard->io, events, SHARD_EVENTS_MAX, wait_ns); /* 1 */
     mailbox_awake(shard->mailbox);
@@ -336,6 +358,9 @@ bool shard_turn(struct shard *shard)
     take_command(shard);
     take_events(shard, events, count); /* 2 */
     crossing_drain(shard);             /* 3 */
+    timers_fire(&shard->timers, shard->now_ns);
+    deferreds_turn(shard);
+    waiters_turn(shard);
     callers_expire(shard);
     seal_logs(shard);                                      /* 4 */
     callers_flush(shard);                                  /* 5 */
@@ -344,7 +369,9 @@ bool shard_turn(struct shard *shard)
     callers_trim(shard);
     compact(shard); /* 8 */
     publish_counters(shard);
-    return !shard->stopping || !may_stop(shard);
+    bool goes_on = !shard->stopping || !may_stop(shard);
+    running = NULL;
+    return goes_on;
 }
 
 void shard_run(struct shard *shard)

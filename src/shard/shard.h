@@ -11,15 +11,18 @@
 #include "base/attr.h"
 #include "base/ck.h"
 #include "base/secret.h"
+#include "base/timers.h"
 #include "base/trace.h"
 #include "net/io.h"
 #include "shard/cache.h"
 #include "shard/caller.h"
 #include "shard/counters.h"
 #include "shard/crowd.h"
+#include "shard/deferred.h"
 #include "shard/errors.h"
 #include "shard/mailbox.h"
 #include "shard/updates.h"
+#include "shard/waiter.h"
 #include "wire/hello.h"
 
 #define SHARD_EVENTS_MAX 256
@@ -48,6 +51,7 @@ struct shard_options {
     uint32_t window_requests;
     uint64_t window_bytes;
     size_t lane_bytes;
+    uint32_t deferred_max;    /* requests that handlers have not answered yet */
     uint64_t greeting_ns_max; /* from accept to HELLO */
     uint64_t progress_ns;     /* a half-received frame is looked at so often, */
     uint64_t progress_bytes;  /* and has to have grown by so much; 0: it may take its time */
@@ -118,6 +122,9 @@ struct shard {
     uint64_t appended_bytes;   /* this turn */
     bool was_full;             /* something was not appended this turn: memory.max is reached */
     struct crossing_peer crossing[SHARDS_MAX];
+    struct timers timers;
+    struct deferreds deferreds;
+    struct waiters waiters;
     updates_fn updates_take; /* the variant for this processor */
     uint32_t handed_over;    /* lanes' requests without a reply yet */
 
@@ -148,6 +155,8 @@ void shard_deinit(struct shard *shard);
 
 /* One turn, waiting for something to do as the options say. False: the shard has stopped. */
 bool shard_turn(struct shard *shard);
+/* The one whose turn the calling thread is in, NULL: none. */
+struct shard *shard_running(void);
 /* Turns until the shard has stopped. */
 void shard_run(struct shard *shard);
 

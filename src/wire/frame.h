@@ -136,6 +136,7 @@ enum reply_error {
     ERROR_BUSY = 3,         /* try again later */
     ERROR_TIMEOUT = 4,      /* its deadline had passed */
     ERROR_CLOSED = 5,       /* the node is stopping */
+    ERROR_GONE = 6,         /* never sent: whoever it would go to is gone */
     ERROR_NOT_FOUND = 7,    /* no such key or cache */
     ERROR_CONFLICT = 9,     /* if_offset did not match */
     ERROR_NOT_OWNER = 10,   /* another shard or node owns the slot */
@@ -145,7 +146,8 @@ enum reply_error {
     ERROR_PROTOCOL = 16,    /* broken frame or other protocol version */
     ERROR_NO_REPLY = 17,    /* the handler declined */
     ERROR_UNSUPPORTED = 20, /* no handler for this verb */
-    ERROR_STALE = 21        /* number too old to tell whether it was applied */
+    ERROR_STALE = 21,       /* number too old to tell whether it was applied */
+    ERROR_STOPPED = 22      /* its caller stopped it */
 };
 
 static inline uint16_t reply_code(enum outcome outcome, enum reply_error error)

@@ -50,6 +50,7 @@ static void zero_means_the_default(void **unused)
     assert_int_equal(shard->window_requests, SESSION_WINDOW);
     assert_int_equal(shard->window_bytes, 4 * MIB);
     assert_int_equal(shard->lane_bytes, 1 * MIB);
+    assert_int_equal(shard->deferred_max, 4096);
     assert_int_equal(shard->connections_max, DESCRIPTORS - 256);
     assert_int_equal(settings.connections_wanted, DESCRIPTORS - 256);
     assert_int_equal(shard->half_open_max, 256);
@@ -88,6 +89,7 @@ static void numbers_have_ranges(void **unused)
         {offsetof(fero_runtime_opts, window_requests), 1, SESSION_WINDOW, "window.requests"},
         {offsetof(fero_runtime_opts, window_bytes), 4096, 1 << 30, "window.bytes"},
         {offsetof(fero_runtime_opts, lane_bytes), 128 << 10, 1 << 30, "lane.bytes"},
+        {offsetof(fero_runtime_opts, deferred_max), 1, 65536, "deferred.max"},
         {offsetof(fero_runtime_opts, connections_max), 1, 1000000, "connections.max"},
         {offsetof(fero_runtime_opts, handshake_ms), 1, 86400000, "handshake.ms"},
         {offsetof(fero_runtime_opts, half_open_max), 1, 1000000, "half-open.max"},
