@@ -253,7 +253,7 @@ $(BUILD)/fero: $(CLI_OBJECTS) $(BENCH_OBJECTS) $(BUILD)/libfero.a $(BUILD)/sourc
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJECTS) $(BUILD)/tests/libextra.a \
     $(BUILD)/libfero.a
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(TEST_LDFLAGS) -pie -o $@ $< $(SUPPORT_OBJECTS) \
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(TEST_LDFLAGS) -pie -o $@ $< $(TEST_LIBS) $(SUPPORT_OBJECTS) \
 	    $(BUILD)/tests/libextra.a $(BUILD)/libfero.a -lcmocka $(LIBS)
 
 $(E2E_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJECTS) $(BUILD)/libfero.a
@@ -266,7 +266,7 @@ FUZZ_DRIVER := $(if $(FUZZER),,$(BUILD)/tests/fuzz/replay.o)
 $(FUZZ_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(FUZZ_DRIVER) $(BUILD)/libfero.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(if $(FUZZER),-fsanitize=fuzzer) -pie -o $@ $< \
-	    $(FUZZ_DRIVER) $(BUILD)/libfero.a $(LIBS)
+	    $(TEST_LIBS) $(FUZZ_DRIVER) $(BUILD)/libfero.a $(LIBS)
 
 # New inputs go to build/fuzz/corpus; copy those worth keeping to tests/fuzz/corpus/<name>/, where
 # <name> is the file's without "fuzz_". A crash leaves its input in build/fuzz/crashes.
@@ -298,5 +298,6 @@ install: all ## Install under PREFIX (/usr/local), staged below DESTDIR
 
 # A test that needs more (`--wrap=malloc`, say) has a .mk file of its name beside it:
 #   $(BUILD)/tests/unit/test_memory: TEST_LDFLAGS := -Wl,--wrap=malloc
+#   $(BUILD)/tests/fuzz/fuzz_json: TEST_LIBS := -ljansson
 include $(wildcard tests/*/*.mk)
 -include $(ALL_OBJECTS:.o=.d)

@@ -25,8 +25,8 @@
 
 struct change {
     uint32_t length; /* header, extensions, key and value; without the padding */
-    uint8_t type;    /* FRAME_UPDATE or FRAME_REMOVE */
-    uint8_t flags;   /* FRAME_VALUE_TYPE, FRAME_EXTENDED */
+    uint8_t type;    /* FRAME_UPDATE, FRAME_REMOVE or FRAME_ADD */
+    uint8_t flags;   /* FRAME_VALUE_TYPE, FRAME_EXTENDED, CHANGE_... */
     uint16_t key_len;
     uint16_t cache; /* 0: a log belongs to one cache */
     uint16_t slot;
@@ -38,6 +38,12 @@ struct change {
     uint64_t session;          /* 0: none */
 };
 _Static_assert(sizeof(struct change) == 56, "the change is on the wire and on disk");
+
+/* Flags of a change whose key is a path, beside FRAME_VALUE_TYPE. */
+#define CHANGE_IN_ARRAY 0x10u /* the last part of the path is an index of an array */
+#define CHANGE_DEEP 0x20u     /* the key is a path: set in all of these, and in no others */
+#define CHANGE_EMPTIES                                                                             \
+    0x80u /* a removal that leaves an empty object or array, which stands for itself */
 
 #define CHANGE_BYTES sizeof(struct change)
 #define CHANGE_48_BITS (((uint64_t)1 << 48) - 1)
@@ -60,6 +66,11 @@ static inline uint64_t change_seq(const struct change *change)
 static inline size_t change_padded_bytes(const struct change *change)
 {
     return round_up_8(change->length);
+}
+
+static inline bool change_is_deep(const struct change *change)
+{
+    return (change->flags & CHANGE_DEEP) != 0;
 }
 
 static inline const uint8_t *change_key(const struct change *change)

@@ -30,7 +30,7 @@
 #include "base/assert.h"
 #include "base/ck.h"
 #include "base/memory.h"
-#include "shard/store.h"
+#include "shard/deep.h"
 
 /* Bounds in eighths: see dead_bytes_allowed. */
 #define GARBAGE_EIGHTHS 3
@@ -198,10 +198,13 @@ static void move(struct compaction *compaction, struct store *store, const struc
         compaction->counts.dead_bytes += padded;
         return;
     }
+    uint64_t from = address_of(segments, change);
     uint64_t *entry =
-        table_find_address(&store->table, change->key_hash, address_of(segments, change));
-    ASSERT(entry != NULL);
-    store_release_u64(entry, entry_make(change->key_hash, address));
+        change_is_deep(change) ? NULL : table_find_address(&store->table, change->key_hash, from);
+    if (entry != NULL)
+        store_release_u64(entry, entry_make(change->key_hash, address));
+    else
+        deep_moved(store, change, from, address);
 }
 
 /* A removal that is still the newest change of its key, outside the history: the key goes. */
@@ -249,7 +252,8 @@ static int step_record(struct compaction *compaction, struct store *store)
     size_t padded =
         compaction->record_bytes > 0 ? compaction->record_bytes : change_padded_bytes(change);
     if (!is_done_with(store, address, *word)) {
-        if (!index_is_superseded(*word) && change->type == FRAME_REMOVE) {
+        bool is_live = !index_is_superseded(*word);
+        if (is_live && change->type == FRAME_REMOVE && !change_is_deep(change)) {
             forget_key(store, change);
         } else {
             if (target_ready(compaction, store, padded) < 0) return -ENOMEM;

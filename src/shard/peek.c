@@ -49,6 +49,7 @@
 
 #include "base/assert.h"
 #include "base/ck.h"
+#include "wire/path.h"
 
 /* Buckets of a chain that are followed: while links change, they may lead in a circle. */
 #define CHAIN_MAX 64
@@ -66,7 +67,15 @@ struct peeking {
     struct peek *peek;
 };
 
-enum step { STEP_FOUND, STEP_REMOVED, STEP_TOO_SMALL, STEP_OTHER_KEY, STEP_NOWHERE, STEP_AGAIN };
+enum step {
+    STEP_FOUND,
+    STEP_REMOVED,
+    STEP_TOO_SMALL,
+    STEP_OTHER_KEY,
+    STEP_NOWHERE,
+    STEP_TREE, /* the partition may have one: it is its shard's alone */
+    STEP_AGAIN
+};
 
 /* A record's header, as it was when it was copied: perhaps of no record. */
 struct header {
@@ -171,6 +180,17 @@ static uint64_t match_tags(uint64_t head, uint8_t tag)
     return (differs - ones) & ~differs & ones << 7;
 }
 
+/* Whether an entry of a tree may be that of the key's partition. */
+static bool may_be_tree(const struct peeking *peeking, const struct bucket *bucket, uint64_t head)
+{
+    uint64_t match = match_tags(head, table_tree_tag(peeking->hash));
+    for (; match != 0; match &= match - 1) {
+        unsigned at = (unsigned)__builtin_ctzll(match) / 8;
+        if (entry_may_be(load_acquire_u64(&bucket->entries[at]), peeking->hash)) return true;
+    }
+    return false;
+}
+
 /* Looks through the key's chain once. */
 static enum step look(const struct peeking *peeking)
 {
@@ -184,6 +204,7 @@ static enum step look(const struct peeking *peeking)
             enum step step = look_at(peeking, bucket, (unsigned)__builtin_ctzll(match) / 8);
             if (step != STEP_OTHER_KEY) return step;
         }
+        if (may_be_tree(peeking, bucket, head)) return STEP_TREE;
         bucket = next_bucket(table, bucket, head);
     }
     return STEP_AGAIN;
@@ -193,6 +214,7 @@ enum peek_result store_peek(const struct store *store, const uint8_t *key, size_
                             void *buffer, size_t bytes, struct peek *peek)
 {
     const struct table *table = &store->table;
+    if (path_partition_bytes(key, key_len) < key_len) return PEEK_UNSURE;
     struct peeking peeking = {.store = store,
                               .key = key,
                               .key_len = key_len,
@@ -206,6 +228,7 @@ enum peek_result store_peek(const struct store *store, const uint8_t *key, size_
         case STEP_FOUND: return PEEK_FOUND;
         case STEP_REMOVED: return PEEK_NO_KEY;
         case STEP_TOO_SMALL: return PEEK_TOO_SMALL;
+        case STEP_TREE: return PEEK_UNSURE;
         case STEP_OTHER_KEY:
         case STEP_AGAIN: break;
         case STEP_NOWHERE:

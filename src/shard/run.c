@@ -16,6 +16,7 @@
 #include "ring/slot.h"
 #include "shard/bundle.h"
 #include "shard/crossing.h"
+#include "shard/deep.h"
 
 /* ------------------------------------------------------------------------------- decoding */
 
@@ -295,25 +296,27 @@ static ALWAYS_INLINE size_t reply_bytes(uint64_t offset, size_t value_bytes)
     return (offset > UINT32_MAX ? REPLY_BYTES_WITH_OFFSET : FRAME_REPLY_BYTES) + value_bytes;
 }
 
-/* Writes a reply that its caller takes; over a lane the caller's shard looks at that. */
-static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t code,
-                                      uint64_t offset, enum value_type type, const void *value,
-                                      size_t value_bytes)
+/*
+ * Begins a reply that its caller takes (over a lane the caller's shard looks at that): returns where
+ * its value goes, or NULL where nobody wants one or it was lost. reply_done ends it.
+ */
+static ALWAYS_INLINE uint8_t *reply_begin(struct request_context *context, uint16_t code,
+                                          uint64_t offset, uint8_t flags, size_t value_bytes)
 {
     context->replied = true;
     if (reply_outcome(code) != OUTCOME_OK) count(&context->shard->counters.errors, 1);
-    if (context->request->want < WANT_REPLY) return;
+    if (context->request->want < WANT_REPLY) return NULL;
     bool wide = offset > UINT32_MAX;
     size_t length = reply_bytes(offset, value_bytes);
     size_t padded = round_up_8(length);
     uint8_t *to = reply_room(context, padded);
     if (UNLIKELY(to == NULL)) {
         reply_lost(context);
-        return;
+        return NULL;
     }
     struct frame_reply reply = {.length = (uint32_t)length,
                                 .type = FRAME_REPLY,
-                                .flags = (uint8_t)type,
+                                .flags = flags,
                                 .code = code,
                                 .seq = context->request->link_seq,
                                 .offset = (uint32_t)offset};
@@ -323,8 +326,23 @@ static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t 
         put_offset(to + sizeof reply, offset);
     }
     memcpy(to, &reply, sizeof reply);
-    if (value_bytes > 0) memcpy(to + length - value_bytes, value, value_bytes);
-    reply_done(context, padded);
+    return to + length - value_bytes;
+}
+
+static ALWAYS_INLINE void reply_end(struct request_context *context, uint64_t offset,
+                                    size_t value_bytes)
+{
+    reply_done(context, round_up_8(reply_bytes(offset, value_bytes)));
+}
+
+static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t code,
+                                      uint64_t offset, uint8_t flags, const void *value,
+                                      size_t value_bytes)
+{
+    uint8_t *to = reply_begin(context, code, offset, flags, value_bytes);
+    if (UNLIKELY(to == NULL)) return;
+    if (value_bytes > 0) memcpy(to, value, value_bytes);
+    reply_end(context, offset, value_bytes);
 }
 
 /* `text` is a constant with two %llu at most. */
@@ -358,17 +376,22 @@ static COLD void reply_too_long(struct request_context *context, uint64_t length
                context->caller->frame_bytes_max);
 }
 
+/* Whether the caller's peer takes so long a reply; over a lane his shard looks at that. */
+static ALWAYS_INLINE bool may_reply(const struct request_context *context, uint64_t offset,
+                                    size_t value_bytes)
+{
+    return context->caller == NULL ||
+           reply_bytes(offset, value_bytes) <= context->caller->frame_bytes_max ||
+           context->request->want < WANT_REPLY;
+}
+
 static void reply_value(struct request_context *context, uint16_t code, uint64_t offset,
                         enum value_type type, const void *value, size_t value_bytes)
 {
-    const struct caller *caller = context->caller;
-    size_t length = reply_bytes(offset, value_bytes);
-    bool may_go =
-        caller == NULL || length <= caller->frame_bytes_max || context->request->want < WANT_REPLY;
-    if (LIKELY(may_go))
-        reply_write(context, code, offset, type, value, value_bytes);
+    if (LIKELY(may_reply(context, offset, value_bytes)))
+        reply_write(context, code, offset, (uint8_t)type, value, value_bytes);
     else
-        reply_too_long(context, length);
+        reply_too_long(context, reply_bytes(offset, value_bytes));
 }
 
 int request_reply(struct request_context *context, uint16_t code, enum value_type type,
@@ -420,6 +443,13 @@ static COLD void fail_store(struct request_context *context, enum store_result r
                      "memory.max is reached (%llu bytes of log): remove keys or raise it",
                      context->shard->options->log_bytes_max, 0);
         break;
+    case STORE_REFUSED: {
+        const struct store_refusal *refusal = &context->request->cache->store.refusal;
+        reply_write(context, reply_code(OUTCOME_FAIL, refusal->error), 0, VALUE_STRING,
+                    refusal->text, refusal->bytes);
+        break;
+    }
+    case STORE_DEEP: ASSERT(false);
     }
 }
 
@@ -476,6 +506,8 @@ static ALWAYS_INLINE void apply_update(struct request_context *context)
     count(&context->shard->counters.updates, 1);
     enum store_result result =
         store_update(&context->request->cache->store, &context->request->store, &change);
+    if (UNLIKELY(result == STORE_DEEP))
+        result = deep_update(&context->request->cache->store, &context->request->store, &change);
     if (LIKELY(result == STORE_OK))
         changed(context, change);
     else
@@ -489,10 +521,43 @@ static void apply_remove(struct request_context *context)
     count(&context->shard->counters.removes, 1);
     enum store_result result =
         store_remove(&context->request->cache->store, &context->request->store, &change);
+    if (result == STORE_DEEP)
+        result = deep_remove(&context->request->cache->store, &context->request->store, &change);
     if (result == STORE_OK)
         changed(context, change);
     else
         fail_store(context, result);
+}
+
+static COLD void fail_long_value(struct request_context *context, size_t bytes)
+{
+    request_fail(context, ERROR_TOO_BIG,
+                 "the value has %llu bytes as JSON, of %llu at most: ask for parts of it", bytes,
+                 context->shard->options->value_bytes_max);
+}
+
+static void apply_get_deep(struct request_context *context)
+{
+    struct store *store = &context->request->cache->store;
+    struct deep_value value;
+    enum store_result result = deep_get(store, &context->request->store, &value);
+    if (result != STORE_OK) {
+        fail_store(context, result);
+        return;
+    }
+    if (value.bytes > context->shard->options->value_bytes_max) {
+        fail_long_value(context, value.bytes);
+        return;
+    }
+    if (!may_reply(context, value.offset, value.bytes)) {
+        reply_too_long(context, reply_bytes(value.offset, value.bytes));
+        return;
+    }
+    uint8_t *to = reply_begin(context, reply_code(OUTCOME_OK, ERROR_NONE), value.offset,
+                              (uint8_t)value.type, value.bytes);
+    if (to == NULL) return;
+    deep_value_copy(store, &value, to);
+    reply_end(context, value.offset, value.bytes);
 }
 
 static void apply_get(struct request_context *context)
@@ -501,6 +566,10 @@ static void apply_get(struct request_context *context)
     count(&context->shard->counters.gets, 1);
     enum store_result result =
         store_get(&context->request->cache->store, &context->request->store, &change);
+    if (result == STORE_DEEP) {
+        apply_get_deep(context);
+        return;
+    }
     if (result == STORE_OK)
         reply_value(context, reply_code(OUTCOME_OK, ERROR_NONE), change_offset(change),
                     change_value_type(change), change_value(change), change_value_bytes(change));

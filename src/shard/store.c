@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "ring/slot.h"
 #include "shard/compact.h"
+#include "shard/deep.h"
 
 _Static_assert(SEGMENT_SLOTS == SLOTS_COUNT, "the index has a chain for every slot");
 
@@ -15,6 +16,7 @@ int store_init(struct store *store, struct segments *segments, uint64_t *hlc,
 {
     *store = (struct store){.segments = segments, .hlc = hlc, .hash_seed = options->hash_seed};
     log_init(&store->log, segments, &options->log);
+    forest_init(&store->forest, segments, options->hash_seed);
     int err = table_init(&store->table, options->entries_max);
     if (err < 0) return err;
     store->slots = memory_take(SEGMENT_SLOTS * sizeof *store->slots);
@@ -30,8 +32,15 @@ deinit_table:
     return -ENOMEM;
 }
 
+static void drop_tree(void *context, uint64_t root_address)
+{
+    tree_drop(context, (uint32_t)(root_address >> CELL_SHIFT), false);
+}
+
 void store_deinit(struct store *store)
 {
+    table_each_tree(&store->table, drop_tree, &store->forest);
+    forest_deinit(&store->forest);
     compaction_close(store->compaction, store);
     log_deinit(&store->log);
     table_deinit(&store->table);
@@ -131,10 +140,18 @@ static ALWAYS_INLINE struct change *append(struct store *store, const struct sto
     return change;
 }
 
+/* Whether the request goes inside of a partition, where the table has no record of its key. */
+static NO_INLINE bool is_deep(struct store *store, const struct store_request *request)
+{
+    return deep_is_key(request->body, request->key_len) ||
+           deep_is_tree(store, request->hash, request->body, request->key_len);
+}
+
 /* The first change of a key, or the first after its removal was forgotten. */
 static NO_INLINE enum store_result insert(struct store *store, const struct store_request *request,
                                           const struct change **changed)
 {
+    if (is_deep(store, request)) return STORE_DEEP;
     uint16_t slot = slot_of_key(request->body, request->key_len);
     if (request->slot != FRAME_SLOT_ANY && request->slot != slot) return STORE_WRONG_SLOT;
     /* The entry first: an appended change cannot be taken back without a truncation. */
@@ -184,7 +201,7 @@ enum store_result store_remove(struct store *store, const struct store_request *
                                const struct change **changed)
 {
     uint64_t *entry = current_entry(store, request);
-    if (entry == NULL) return STORE_NO_KEY;
+    if (entry == NULL) return is_deep(store, request) ? STORE_DEEP : STORE_NO_KEY;
     const struct change *old = change_at(store->segments, entry_address(*entry));
     if (old->type == FRAME_REMOVE) return STORE_NO_KEY;
     if (request->slot != FRAME_SLOT_ANY && request->slot != old->slot) return STORE_WRONG_SLOT;
@@ -202,7 +219,7 @@ enum store_result store_get(struct store *store, const struct store_request *req
                             const struct change **found)
 {
     uint64_t *entry = current_entry(store, request);
-    if (entry == NULL) return STORE_NO_KEY;
+    if (entry == NULL) return is_deep(store, request) ? STORE_DEEP : STORE_NO_KEY;
     const struct change *change = change_at(store->segments, entry_address(*entry));
     if (change->type == FRAME_REMOVE) return STORE_NO_KEY;
     *found = change;
@@ -238,6 +255,7 @@ struct check {
     const struct store *store;
     uint64_t live_bytes;
     uint64_t tombstones;
+    uint64_t trees;
 };
 
 static void check_entry(void *context, uint64_t address)
@@ -254,12 +272,33 @@ static void check_entry(void *context, uint64_t address)
     check->tombstones += change->type == FRAME_REMOVE;
 }
 
+/* Of a tree, or one that was not. */
+static void check_live(void *context, uint64_t address)
+{
+    struct check *check = context;
+    const struct change *change = change_at(check->store->segments, address);
+    ASSERT(!index_is_superseded(*index_word(check->store->segments, address)));
+    ASSERT(change->key_hash ==
+           hash_key(change_key(change), change->key_len, check->store->hash_seed));
+    ASSERT(change_place(change) <= check->store->slots[change->slot].place);
+    check->live_bytes += change_padded_bytes(change);
+}
+
+static void check_tree(void *context, uint64_t root_address)
+{
+    struct check *check = context;
+    check->trees++;
+    tree_records(&check->store->forest, (uint32_t)(root_address >> CELL_SHIFT), check_live, check);
+}
+
 void store_check(struct store *store)
 {
     struct check check = {.store = store};
     table_check(&store->table);
     log_check(&store->log);
     table_each(&store->table, check_entry, &check);
+    table_each_tree(&store->table, check_tree, &check);
+    ASSERT(check.trees == store->forest.trees_count);
     /* Beside live records, segments hold batch heads. */
     if (store->log.batch == NULL) ASSERT(check.live_bytes <= log_live_bytes(&store->log));
     ASSERT(check.tombstones == store->tombstones);

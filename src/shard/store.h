@@ -16,6 +16,14 @@
 #include "log/log.h"
 #include "shard/session.h"
 #include "shard/table.h"
+#include "shard/tree.h"
+
+/* Why a request was refused, for people. */
+struct store_refusal {
+    enum reply_error error;
+    size_t bytes;
+    char text[160];
+};
 
 struct store_slot {
     uint64_t place; /* of the newest change; 0: none */
@@ -31,6 +39,8 @@ struct store {
     uint64_t *hlc; /* the shard's clock; every change takes the next tick */
     uint64_t tombstones;
     struct compaction *compaction;
+    struct forest forest;         /* of the partitions that have something deep */
+    struct store_refusal refusal; /* of the last request with STORE_REFUSED */
 };
 
 struct store_options {
@@ -61,7 +71,9 @@ enum store_result {
     STORE_OK,
     STORE_NO_KEY,     /* remove, get: there is no such key */
     STORE_WRONG_SLOT, /* the sender's slot is not the key's */
-    STORE_NO_MEMORY   /* memory.max is reached; nothing changed */
+    STORE_NO_MEMORY,  /* memory.max is reached; nothing changed */
+    STORE_DEEP,       /* it goes inside of a partition: see shard/deep.h; nothing changed */
+    STORE_REFUSED     /* store->refusal says why; nothing changed */
 };
 
 MUST_CHECK int store_init(struct store *store, struct segments *segments, uint64_t *hlc,

@@ -138,6 +138,57 @@ uint64_t *table_find(struct table *table, uint64_t hash, table_is_key_fn is_key,
     return NULL;
 }
 
+static bool is_tree_tag(uint8_t tag)
+{
+    return (tag & 0xc0) == 0x40;
+}
+
+uint64_t *table_find_tree(struct table *table, uint64_t hash, table_is_key_fn is_key,
+                          const void *context)
+{
+    for (struct bucket *bucket = table_bucket(table, hash); bucket != NULL;
+         bucket = bucket_next(table, bucket)) {
+        for (unsigned i = 0; i < BUCKET_ENTRIES; i++) {
+            uint64_t *entry = &bucket->entries[i];
+            if (bucket->tags[i] == table_tree_tag(hash) && entry_may_be(*entry, hash) &&
+                is_key(context, entry_address(*entry)))
+                return entry;
+        }
+    }
+    return NULL;
+}
+
+/* Where an entry is that was found for this hash. */
+static struct bucket *bucket_of(struct table *table, uint64_t hash, const uint64_t *entry,
+                                unsigned *at)
+{
+    struct bucket *bucket = table_bucket(table, hash);
+    while (entry < bucket->entries || entry >= bucket->entries + BUCKET_ENTRIES) {
+        bucket = bucket_next(table, bucket);
+        ASSERT(bucket != NULL);
+    }
+    *at = (unsigned)(entry - bucket->entries);
+    ASSERT(bucket->tags[*at] != 0);
+    return bucket;
+}
+
+/* The tag of a record stands only while the entry points to one: it goes first, and comes last. */
+void table_set_tree(struct table *table, uint64_t hash, uint64_t *entry, uint64_t root_address)
+{
+    unsigned at;
+    struct bucket *bucket = bucket_of(table, hash, entry, &at);
+    tag_set(bucket, at, table_tree_tag(hash));
+    store_release_u64(entry, entry_make(hash, root_address));
+}
+
+void table_set_record(struct table *table, uint64_t hash, uint64_t *entry, uint64_t address)
+{
+    unsigned at;
+    struct bucket *bucket = bucket_of(table, hash, entry, &at);
+    store_release_u64(entry, entry_make(hash, address));
+    tag_set(bucket, at, table_tag(hash));
+}
+
 static bool is_address(const void *context, uint64_t address)
 {
     return *(const uint64_t *)context == address;
@@ -265,38 +316,39 @@ int table_insert(struct table *table, uint64_t hash, uint64_t address)
 
 void table_remove(struct table *table, uint64_t hash, uint64_t *entry)
 {
-    struct bucket *bucket = table_bucket(table, hash);
-    while (entry < bucket->entries || entry >= bucket->entries + BUCKET_ENTRIES) {
-        bucket = bucket_next(table, bucket);
-        ASSERT(bucket != NULL);
-    }
-    size_t at = (size_t)(entry - bucket->entries);
-    ASSERT(bucket->tags[at] != 0);
-    tag_set(bucket, (unsigned)at, 0);
+    unsigned at;
+    struct bucket *bucket = bucket_of(table, hash, entry, &at);
+    tag_set(bucket, at, 0);
     table->count--;
 }
 
-static uint64_t bucket_each(const struct bucket *bucket,
-                            void (*visit)(void *context, uint64_t address), void *context)
+/* What to do with the entries, and of which kind. */
+struct visitor {
+    void (*visit)(void *context, uint64_t address);
+    void *context;
+    bool trees;
+};
+
+static uint64_t bucket_each(const struct bucket *bucket, const struct visitor *visitor)
 {
     unsigned entries = bucket->overflows ? BUCKET_ENTRIES - 1 : BUCKET_ENTRIES;
     uint64_t count = 0;
     for (unsigned i = 0; i < entries; i++) {
         if (bucket->tags[i] == 0) continue;
         count++;
-        if (visit != NULL) visit(context, entry_address(bucket->entries[i]));
+        if (visitor->visit != NULL && is_tree_tag(bucket->tags[i]) == visitor->trees)
+            visitor->visit(visitor->context, entry_address(bucket->entries[i]));
     }
     return count;
 }
 
-static uint64_t each(const struct table *table, void (*visit)(void *context, uint64_t address),
-                     void *context, uint32_t *overflows)
+static uint64_t each(const struct table *table, const struct visitor *visitor, uint32_t *overflows)
 {
     uint64_t count = 0;
     for (uint64_t at = 0; at < buckets_count(table); at++) {
         for (const struct bucket *bucket = &table->buckets[at]; bucket != NULL;
              bucket = bucket_next(table, bucket)) {
-            count += bucket_each(bucket, visit, context);
+            count += bucket_each(bucket, visitor);
             *overflows += bucket->overflows;
         }
     }
@@ -307,13 +359,20 @@ void table_each(const struct table *table, void (*visit)(void *context, uint64_t
                 void *context)
 {
     uint32_t overflows = 0;
-    each(table, visit, context, &overflows);
+    each(table, &(struct visitor){visit, context, false}, &overflows);
+}
+
+void table_each_tree(const struct table *table, void (*visit)(void *context, uint64_t root_address),
+                     void *context)
+{
+    uint32_t overflows = 0;
+    each(table, &(struct visitor){visit, context, true}, &overflows);
 }
 
 void table_check(const struct table *table)
 {
     uint32_t overflows = 0;
-    uint64_t count = each(table, NULL, NULL, &overflows);
+    uint64_t count = each(table, &(struct visitor){0}, &overflows);
     ASSERT(count == table->count);
     ASSERT(overflows == table->overflow_in_use);
 }

@@ -26,7 +26,8 @@
 struct bucket {
     union {
         struct {
-            uint8_t tags[BUCKET_ENTRIES]; /* 0x80 and bits 56..62 of the entry's hash; 0: none */
+            /* 0x80 and bits 56..62 of the entry's hash; 0x40 and bits 56..61 of a tree's; 0: none */
+            uint8_t tags[BUCKET_ENTRIES];
             uint8_t overflows; /* 1: entries[6] names an overflow bucket, and its tag is 0 */
         };
         uint64_t head; /* all of them, as other threads see them */
@@ -90,6 +91,12 @@ static inline __m256i entry_hash_bits_x4(__m256i hashes)
 static inline uint8_t table_tag(uint64_t hash)
 {
     return (uint8_t)(hash >> 56 | 0x80);
+}
+
+/* Of the entry of a tree: no look-up of a record ever matches it. */
+static inline uint8_t table_tree_tag(uint64_t hash)
+{
+    return (uint8_t)((hash >> 56 & 0x3f) | 0x40);
 }
 
 static inline uint64_t entry_hash_bits(uint64_t hash)
@@ -164,6 +171,15 @@ typedef bool (*table_is_key_fn)(const void *context, uint64_t address);
 /* The entry of the key, or NULL. Valid until the next insertion or removal. */
 uint64_t *table_find(struct table *table, uint64_t hash, table_is_key_fn is_key,
                      const void *context);
+/*
+ * The same among the entries of trees: those of partitions that have something deep, whose address
+ * is that of the tree's root (shard/tree.h). Their tags are such that nothing above ever finds them.
+ */
+uint64_t *table_find_tree(struct table *table, uint64_t hash, table_is_key_fn is_key,
+                          const void *context);
+/* Makes the entry that was found for this hash a tree's, or one of a record again. */
+void table_set_tree(struct table *table, uint64_t hash, uint64_t *entry, uint64_t root_address);
+void table_set_record(struct table *table, uint64_t hash, uint64_t *entry, uint64_t address);
 /* The entry with exactly this hash and address, or NULL. */
 uint64_t *table_find_address(struct table *table, uint64_t hash, uint64_t address);
 
@@ -172,8 +188,11 @@ MUST_CHECK int table_insert(struct table *table, uint64_t hash, uint64_t address
 /* Takes the entry out that table_find returned for this hash. */
 void table_remove(struct table *table, uint64_t hash, uint64_t *entry);
 
-/* Calls `visit` for each entry. The table must not change meanwhile. */
+/* Calls `visit` for each entry of a record. The table must not change meanwhile. */
 void table_each(const struct table *table, void (*visit)(void *context, uint64_t address),
                 void *context);
+/* The same for the entries of trees. */
+void table_each_tree(const struct table *table, void (*visit)(void *context, uint64_t root_address),
+                     void *context);
 /* Aborts where a stated invariant does not hold. O(n). */
 void table_check(const struct table *table);

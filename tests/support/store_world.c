@@ -298,7 +298,9 @@ static void check_refusal(struct world *world, const struct asked *asked, enum s
         world->refused++;
         return;
     }
-    case STORE_OK: break;
+    case STORE_OK:
+    case STORE_DEEP:
+    case STORE_REFUSED: break;
     }
     fail_msg("a change was made and not shown");
 }

@@ -205,6 +205,9 @@ static bool frame_is_good(const uint8_t *frame, size_t length)
     case FRAME_UPDATE:
     case FRAME_REMOVE:
     case FRAME_GET:
+    case FRAME_ADD:
+    case FRAME_PUSH:
+    case FRAME_PATCH:
     case FRAME_VERB:
     case FRAME_VERB_FIRST: return false;
     }

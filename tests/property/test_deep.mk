@@ -1,0 +1,1 @@
+$(BUILD)/tests/property/test_deep: TEST_LIBS := -ljansson
