@@ -30,6 +30,7 @@
 #include "base/memory.h"
 #include "base/rng.h"
 #include "bench/bench.h"
+#include "bench/keys.h"
 #include "bench/progress.h"
 #include "bench/report.h"
 #include "cli/command.h"
@@ -272,7 +273,7 @@ static void choose_keys(struct crossing *crossing, uint16_t boundary)
     uint64_t next = 1;
     for (uint32_t set = 0; set < 2; set++) {
         for (uint32_t i = 0; i < crossing->about->keys; next++) {
-            uint64_t key = next * 0x9e3779b97f4a7c15u;
+            uint64_t key = keys_scattered(next);
             bool crosses = slot_of_key(&key, sizeof key) >= boundary;
             if (crosses != (set == 1 && i % 2 == 1)) continue;
             crossing->keys[set][i++] = key;

@@ -5,6 +5,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "bench/keys.h"
 #include "engine/handler.h"
 #include "fero.h"
 #include "wire/hello.h"
@@ -74,8 +75,8 @@ static void greet(struct feeder *feeder)
 
 static uint16_t make_key(uint64_t number, uint8_t *key)
 {
-    uint64_t mixed = (number + 1) * 0x9e3779b97f4a7c15u;
-    memcpy(key, &mixed, FEEDER_KEY_BYTES);
+    uint64_t scattered = keys_scattered(number);
+    memcpy(key, &scattered, FEEDER_KEY_BYTES);
     return slot_of_key(key, FEEDER_KEY_BYTES);
 }
 

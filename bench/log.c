@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "bench/bench.h"
+#include "bench/keys.h"
 #include "shard/store.h"
 
 #define BATCH 256
@@ -40,8 +41,8 @@ static void update(struct log_bench *bench, uint64_t number)
                                     .type = FRAME_UPDATE,
                                     .flags = VALUE_BYTES};
     const struct change *changed;
-    uint64_t mixed = number * 0x9e3779b97f4a7c15u;
-    memcpy(bench->body, &mixed, sizeof mixed);
+    uint64_t key = keys_scattered(number);
+    memcpy(bench->body, &key, sizeof key);
     store_prepare(&bench->store, &request);
     enum store_result result = store_update(&bench->store, &request, &changed);
     if (result == STORE_OK) return;

@@ -33,6 +33,7 @@
 #include "base/ck.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "bench/keys.h"
 #include "bench/progress.h"
 #include "cli/json.h"
 #include "engine/client.h"
@@ -148,7 +149,7 @@ static inline uint64_t draw(uint64_t *state, uint64_t bound)
 
 static inline uint64_t key_of(const struct sender *sender, uint64_t index)
 {
-    return mix(sender->keys_first + index);
+    return keys_scattered(sender->keys_first + index);
 }
 
 /* The value's buffer has room for a whole number, however short the value is. */

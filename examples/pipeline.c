@@ -30,7 +30,9 @@ static int send_some(fero_cache *cache, uint64_t *number, uint64_t count, struct
 {
     fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY, .done = on_done, .ud = tally};
     for (; *number < count; ++*number) {
-        fero_slice key = {number, sizeof *number};
+        char text[24];
+        fero_slice key = {text, 0};
+        key.len = (size_t)snprintf(text, sizeof text, "%llu", (unsigned long long)*number);
         fero_val value = {.type = FERO_T_INT64, .i64 = (int64_t)*number};
         int err = fero_update(cache, key, &value, &wopts, NULL);
         /* Full, or a link is down for the moment: both pass while the loop runs. */

@@ -241,8 +241,8 @@ static size_t write_key(uint8_t *to, unsigned slot, unsigned partition, char *co
                         unsigned count)
 {
     size_t bytes =
-        (size_t)sprintf((char *)to, "{s%u}%s%u", slot,
-                        partition == 3 ? "a partition with a long name" : "p", partition);
+        (size_t)snprintf((char *)to, 64, "{s%u}%s%u", slot,
+                         partition == 3 ? "a partition with a long name" : "p", partition);
     for (unsigned i = 0; i < count; i++) {
         to[bytes++] = '.';
         bytes += path_escape(to + bytes, parts[i], strlen(parts[i]));

@@ -26,6 +26,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "bench/keys.h"
 #include "ring/slot.h"
 #include "shard/crossing.h"
 #include "shard/shard.h"
@@ -227,8 +228,8 @@ static struct world *open_world(const struct fault *fault)
 
 static void key_bytes_of(uint32_t key, uint8_t *bytes)
 {
-    uint64_t mixed = (key + 1) * 0x9e3779b97f4a7c15u;
-    memcpy(bytes, &mixed, sizeof mixed);
+    uint64_t scattered = keys_scattered(key);
+    memcpy(bytes, &scattered, sizeof scattered);
 }
 
 /* What request `index` of a session writes: tells one request's value from another's. */

@@ -29,6 +29,7 @@
 #include "base/bytes.h"
 #include "base/ck.h"
 #include "base/rng.h"
+#include "bench/keys.h"
 #include "fero.h"
 
 /* Slower by far under a sanitizer. */
@@ -187,7 +188,7 @@ static void send_updates(fero *runtime, fero_cache *cache, struct rng *rng, uint
     const fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY};
     fero_counts counts;
     for (uint64_t sent = 0; sent < count;) {
-        uint64_t key = rng_below(rng, KEYS);
+        uint64_t key = keys_spread(rng_below(rng, KEYS));
         int err = fero_update(cache, (fero_slice){&key, sizeof key}, &value, &wopts, NULL);
         if (err == 0)
             sent++;
