@@ -9,6 +9,7 @@
 #   tests/e2e/*.c                                                  programs that its scripts run
 #   tests/support/*.c                                              linked into every test program
 #   tests/e2e/*.sh                                                 run against build/fero
+#   docs/man, include/fero.h, `fero help --man`                    build/man: see scripts/man
 #
 # Variables a caller may set: BUILD, CC, MARCH, SANITIZE, DEBUG, LTO, EXTRA_CFLAGS, V, PREFIX,
 # DESTDIR, ARGS, ONLY, FUZZ_SECONDS. A sanitizer build belongs in a BUILD folder of its own.
@@ -49,6 +50,7 @@ ifneq ($(filter clean,$(MAKECMDGOALS)),)
 .NOTPARALLEL:
 endif
 
+comma := ,
 Q := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-5s %s\n' '$(1)' '$(2)')
 
@@ -92,7 +94,7 @@ TEST_SOURCES := $(wildcard tests/unit/test_*.c tests/property/test_*.c tests/sim
     tests/stress/test_*.c)
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 E2E_SOURCES := $(wildcard tests/e2e/*.c)
-MAN_PAGES := $(wildcard docs/man/*.[1-8])
+MAN_SOURCES := scripts/man scripts/man3.awk include/fero.h $(wildcard docs/man/*)
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
@@ -125,8 +127,8 @@ VERSION := $(or $(shell sed -n 's/^.define FERO_VERSION "\([^"]*\)".*/\1/p' incl
 
 # ---- targets -----------------------------------------------------------------------------------
 
-.PHONY: all run test check asan tsan fuzz hostile bench lint format clean install help deps deps-test \
-    library tests fuzz-programs fuzz-campaign stress-programs clang print-flags
+.PHONY: all run test check asan tsan fuzz hostile bench lint format clean install uninstall manual \
+    help deps deps-test library tests fuzz-programs fuzz-campaign stress-programs clang print-flags
 
 all: library $(FERO) ## Build build/fero and the libraries (the default)
 
@@ -281,7 +283,18 @@ $(FUZZ_RUNS): fuzz-run-%: $(BUILD)/tests/fuzz/fuzz_%
 	    || { tail -n 60 $(BUILD)/$*.out; echo "fuzz $* failed: see $(BUILD)/crashes/"; exit 1; }
 	@printf '  %-5s %s\n' OK "$*: $$(tail -n 1 $(BUILD)/$*.out)"
 
-install: all ## Install under PREFIX (/usr/local), staged below DESTDIR
+# Where things go, below DESTDIR. The unit of systemd names the program where it will be.
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+# The loader does not look elsewhere by itself.
+RPATH := $(if $(filter /usr/lib% /usr/local/lib% /lib%,$(LIBDIR)),, -Wl$(comma)-rpath$(comma)$${libdir})
+
+manual: $(BUILD)/man/made ## Make the manual pages, in build/man
+
+$(BUILD)/man/made: $(FERO) $(MAN_SOURCES)
+	$(call say,MAN,$(@D))
+	$(Q)rm -rf $(@D)/man1 $(@D)/man3 && scripts/man $(abspath $(FERO)) $(abspath $(@D)) && touch $@
+
+install: all manual ## Install under PREFIX (/usr/local), staged below DESTDIR
 	install -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
 	install -m 755 $(BUILD)/fero $(DESTDIR)$(BINDIR)/fero
 	install -m 644 $(BUILD)/libfero.a $(DESTDIR)$(LIBDIR)/libfero.a
@@ -290,10 +303,21 @@ install: all ## Install under PREFIX (/usr/local), staged below DESTDIR
 	install -m 644 include/fero.h $(DESTDIR)$(INCLUDEDIR)/fero.h
 	printf '%s\n' 'prefix=$(PREFIX)' 'libdir=$(LIBDIR)' 'includedir=$(INCLUDEDIR)' '' \
 	    'Name: fero' 'Description: A cluster of equal nodes that share a changelog' \
-	    'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir} -lfero' \
+	    'Version: $(VERSION)' 'Cflags: -I$${includedir}' 'Libs: -L$${libdir}$(RPATH) -lfero' \
 	    'Libs.private: $(LIBS)' >$(DESTDIR)$(LIBDIR)/pkgconfig/fero.pc
-	$(foreach page,$(MAN_PAGES),install -D -m 644 $(page) \
-	    $(DESTDIR)$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page));)
+	install -d $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man3 $(DESTDIR)$(UNITDIR)
+	install -m 644 $(BUILD)/man/man1/*.1 $(DESTDIR)$(MANDIR)/man1
+	install -m 644 $(BUILD)/man/man3/*.3 $(DESTDIR)$(MANDIR)/man3
+	sed 's,/usr/local/bin,$(BINDIR),' packaging/fero.service >$(DESTDIR)$(UNITDIR)/fero.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/fero.service $(DESTDIR)$(LIBDIR)/pkgconfig/fero.pc
+	if [ -z '$(DESTDIR)' ]; then ldconfig 2>/dev/null || true; fi
+
+uninstall: manual ## Remove what install put there
+	rm -f $(DESTDIR)$(BINDIR)/fero $(DESTDIR)$(LIBDIR)/libfero.a $(DESTDIR)$(LIBDIR)/libfero.so \
+	    $(DESTDIR)$(LIBDIR)/libfero.so.0 $(DESTDIR)$(LIBDIR)/pkgconfig/fero.pc \
+	    $(DESTDIR)$(INCLUDEDIR)/fero.h $(DESTDIR)$(UNITDIR)/fero.service
+	cd $(BUILD)/man/man1 && for page in *; do rm -f $(DESTDIR)$(MANDIR)/man1/$$page; done
+	cd $(BUILD)/man/man3 && for page in *; do rm -f $(DESTDIR)$(MANDIR)/man3/$$page; done
 	if [ -z '$(DESTDIR)' ]; then ldconfig 2>/dev/null || true; fi
 
 # A test that needs more (`--wrap=malloc`, say) has a .mk file of its name beside it:

@@ -28,12 +28,17 @@ struct client_options {
 /* clang-format off */
 #define CLIENT_OPTION_SPECS(type, field)                                                           \
     {.name = "seeds", .kind = OPTION_TEXT, .offset = offsetof(type, field.seeds),                  \
-     .shows = "HOST:PORT[,...]", .help = "nodes to ask (" CLIENT_SEEDS_DEFAULT ")"},               \
+     .shows = "HOST:PORT[,...]", .help = "nodes to ask (" CLIENT_SEEDS_DEFAULT ")",                \
+     .manual = "Nodes to ask, up to 16: " CLIENT_SEEDS_DEFAULT " by default. HOST is an IPv4 "     \
+               "address, or an IPv6 address in brackets."},                                        \
     {.name = "timeout", .kind = OPTION_NUMBER, .offset = offsetof(type, field.timeout_ms),         \
      .shows = "MS", .help = "how long to wait for the answer (5000)",                              \
+     .manual = "How long to wait for the answer, in milliseconds: 5000.",                          \
      .low = 1, .high = 86400000},                                                                  \
     {.name = "token-file", .kind = OPTION_TEXT, .offset = offsetof(type, field.token_file),        \
-     .shows = "FILE", .help = "holds the token that the node wants"},                              \
+     .shows = "FILE", .help = "holds the token that the node wants",                               \
+     .manual = "Show the node the token that this file holds. The file must be open to its owner " \
+               "only."},                                                                           \
     {.name = "json", .kind = OPTION_FLAG, .offset = offsetof(type, field.json),                    \
      .help = "print one JSON object"}
 /* clang-format on */

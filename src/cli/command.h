@@ -36,10 +36,11 @@ struct option_spec {
     const char *name; /* without its dashes */
     char letter;      /* 0: none */
     enum option_kind kind;
-    size_t offset;     /* of the field in the command's struct */
-    const char *shows; /* what stands for the value in help */
-    const char *help;  /* one line */
-    int64_t low;       /* of numbers, both inclusive */
+    size_t offset;      /* of the field in the command's struct */
+    const char *shows;  /* what stands for the value in help */
+    const char *help;   /* one line */
+    const char *manual; /* sentences that the manual page has in its place, or NULL */
+    int64_t low;        /* of numbers, both inclusive */
     int64_t high;
     int64_t off_value;
     const char *const *choices; /* ends with NULL */

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/manual.h"
 #include "cli/nearest.h"
 #include "fero.h"
 
@@ -75,12 +76,28 @@ int commands_run(int argc, char **argv)
 
 /* ------------------------------------------------------------------------------------- help */
 
+struct help_options {
+    bool man;
+};
+
+static const struct option_spec help_specs[] = {
+    {.name = "man",
+     .kind = OPTION_FLAG,
+     .offset = offsetof(struct help_options, man),
+     .flags = OPTION_NO_ENVIRONMENT,
+     .help = "print its manual page, in mdoc"},
+};
+
 static int run_help(const struct command *command, int argc, char **argv)
 {
-    char unused;
+    struct help_options options = {false};
     int count;
-    int status = command_parse(command, argc, argv, &unused, &count);
+    int status = command_parse(command, argc, argv, &options, &count);
     if (status != COMMAND_GO_ON) return status;
+    if (count == 0 && options.man) {
+        complain(command, "--man needs a command, such as fero help --man serve");
+        return STATUS_USAGE;
+    }
     if (count == 0) {
         print_overview(stdout);
         return STATUS_OK;
@@ -89,6 +106,11 @@ static int run_help(const struct command *command, int argc, char **argv)
     if (about == NULL) return STATUS_USAGE;
     char help[] = "--help";
     char *arguments[] = {argv[1], help, NULL};
+    if (about == &command_bench && options.man) {
+        complain(command, "the manual page of the benches is not made from their help: see "
+                          "docs/man/fero-bench.1");
+        return STATUS_USAGE;
+    }
     /* "help bench speed": a bench prints its own. */
     if (about == &command_bench)
         return about->run(about, count, count == 2 ? arguments : &arguments[1]);
@@ -97,7 +119,10 @@ static int run_help(const struct command *command, int argc, char **argv)
                  argv[0]);
         return STATUS_USAGE;
     }
-    command_help(stdout, about);
+    if (options.man)
+        manual_print(stdout, about);
+    else
+        command_help(stdout, about);
     return STATUS_OK;
 }
 
@@ -105,6 +130,8 @@ const struct command command_help_pages = {
     .name = "help",
     .arguments = "[COMMAND]",
     .summary = "explain a command",
+    .options = help_specs,
+    .options_count = sizeof help_specs / sizeof help_specs[0],
     .arguments_max = 2,
     .examples = {"fero help", "fero help serve", "fero help bench speed"},
     .run = run_help,

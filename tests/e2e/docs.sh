@@ -119,10 +119,11 @@ installed()
     check "make install" is_status 0
     run "$folder/root/usr/bin/fero" version
     check "the installed command runs" prints_like "fero [0-9]*"
-    for page in docs/man/*.[1-8]; do
-        check "$page is installed" \
-            cmp -s "$page" "$folder/root/usr/share/man/man${page##*.}/${page##*/}"
-    done
+    OUT=$(diff -rq "$build/man/man1" "$folder/root/usr/share/man/man1" 2>&1
+        diff -rq "$build/man/man3" "$folder/root/usr/share/man/man3" 2>&1)
+    check "all manual pages are installed" [ -z "$OUT" ]
+    check "the unit of systemd starts the installed program" \
+        grep -q '^ExecStart=/usr/bin/fero serve' "$folder/root/usr/lib/systemd/system/fero.service"
     if ! command -v pkg-config >/dev/null; then
         echo "ok building with pkg-config # SKIP pkg-config is not installed"
         return
@@ -143,6 +144,24 @@ installed()
     check "the example builds against the archive" is_status 0
     run "$folder/static"
     check "and runs, too" prints_like '*greet: "hello, david", offset 0'
+    unset PKG_CONFIG_LIBDIR PKG_CONFIG_SYSROOT_DIR
+    uninstalled
+}
+
+# Under a prefix of one's own nothing else has to be told; and nothing is left behind.
+uninstalled()
+{
+    local prefix=$folder/own
+    run make install BUILD="$build" PREFIX="$prefix"
+    check "make install under a prefix of one's own" is_status 0
+    # shellcheck disable=SC2046
+    run "$compiler" -o "$folder/own_shared" examples/greeter.c \
+        $(PKG_CONFIG_PATH=$prefix/lib/pkgconfig pkg-config --cflags --libs fero)
+    run "$folder/own_shared"
+    check "a program finds the library there" prints_like '*greet: "hello, david", offset 0'
+    run make uninstall BUILD="$build" PREFIX="$prefix"
+    OUT=$(find "$prefix" ! -type d)
+    check "make uninstall leaves nothing" [ "$STATUS/$OUT" = 0/ ]
 }
 installed
 
