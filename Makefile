@@ -98,9 +98,10 @@ MAN_SOURCES := scripts/man scripts/man3.awk include/fero.h $(wildcard docs/man/*
 
 objects = $(patsubst %.c,$(BUILD)/%.o,$(1))
 LIB_OBJECTS := $(call objects,$(LIB_SOURCES))
+UPDATES_OBJECTS := $(call objects,$(wildcard src/shard/updates*.c))
 # Compiled a second time for newer processors; which copy runs is decided when the program starts.
 ifeq ($(MACHINE),x86_64)
-V3_OBJECTS := $(BUILD)/src/shard/updates_v3.o $(BUILD)/src/log/checksum_v3.o
+V3_OBJECTS := $(UPDATES_OBJECTS:.o=_v3.o) $(BUILD)/src/log/checksum_v3.o
 LIB_OBJECTS += $(V3_OBJECTS)
 endif
 CLI_OBJECTS := $(call objects,$(CLI_SOURCES))
@@ -228,7 +229,7 @@ $(V3_OBJECTS): $(BUILD)/%_v3.o: %.c $(BUILD)/flags
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=x86-64-v3 -DVARIANT_V3 -MMD -MP -c -o $@ $<
 
 # There the compiler would pack numbers into vectors only to take them out again.
-$(BUILD)/src/shard/updates.o $(BUILD)/src/shard/updates_v3.o: CFLAGS_ALL += -fno-tree-slp-vectorize
+$(UPDATES_OBJECTS) $(UPDATES_OBJECTS:.o=_v3.o): CFLAGS_ALL += -fno-tree-slp-vectorize
 $(BUILD)/src/log/checksum.o $(BUILD)/src/log/checksum_v3.o: CFLAGS_ALL += -funroll-loops
 
 $(BUILD)/libfero.a: $(LIB_OBJECTS) $(BUILD)/sources
