@@ -28,6 +28,7 @@ static struct shard_options options_of(const struct feeder_options *wanted)
                                   .value_bytes_max = 1 * MIB,
                                   .frame_bytes_max = 1 * MIB + 2 * KIB,
                                   .connections_max = 4,
+                                  .links_bytes_max = 64 * MIB,
                                   .half_open_max = 4,
                                   .window_requests = SESSION_WINDOW,
                                   .window_bytes = 4 * MIB,

@@ -166,6 +166,10 @@ typedef struct fero_runtime_opts {
     int64_t progress_ms;          /* a half-received frame has to grow by progress_bytes in this
                                     time; 0: 10,000; FERO_OFF: it may take its time */
     int64_t progress_bytes;       /* 0: 10 KiB */
+    int64_t
+        links_bytes; /* of all outboxes and half-received frames above 64 KiB each: over half of it
+                            outboxes may have less, over all of it the largest link ends; 0: an
+                            eighth of the cap on logs and tables, at least 64 MiB a shard */
     int64_t errors_max;     /* distinct errors that a shard remembers for fero_errors; 0: 256; at
                                     most 65,536; FERO_OFF: none */
     const char *token_file; /* a server answers nobody who does not show what this file holds, a

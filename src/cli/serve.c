@@ -55,6 +55,7 @@ struct serve_options {
     int64_t progress_ms;
     int64_t progress_bytes;
     int64_t deferred_max;
+    int64_t links_bytes;
     int32_t trace;
     bool json;
 };
@@ -174,6 +175,14 @@ static const struct option_spec serve_specs[] = {
     {.name = "progress.bytes", .kind = OPTION_SIZE, FIELD(progress_bytes), .shows = "SIZE",
      .low = 1, .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT, .help = "see progress.ms (10k)",
      .manual = "See there: 10k."},
+    {.name = "links.bytes", .kind = OPTION_SIZE, FIELD(links_bytes), .shows = "SIZE", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "buffers of all connections above 64k each (memory.max / 8)",
+     .manual =
+     "What the outboxes and half-received frames of all connections take, as far as they are "
+     "larger than 64k each: an eighth of --memory.max, but at least 64M for each shard. Over "
+     "half of it each connection may have a sixteenth of its --outbox.max waiting before the "
+     "node stops reading it; over all of it the connection that holds the most ends."},
     {.name = "window.requests", .kind = OPTION_SIZE, FIELD(window_requests), .shows = "N",
      .low = 1, .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
      .help = "unanswered requests of a session (16k)",
@@ -291,6 +300,7 @@ static int make_opts(const struct command *command, const struct serve_options *
         .progress_ms = options->progress_ms,
         .progress_bytes = options->progress_bytes,
         .deferred_max = options->deferred_max,
+        .links_bytes = options->links_bytes,
         .log_level = options->trace,
         .log = on_log};
     if (options->busy_poll && options->idle) {

@@ -28,6 +28,8 @@
 #define HANDSHAKE_MS_DEFAULT 2000
 #define HALF_OPEN_DEFAULT 256
 #define HALF_OPEN_SOURCE_DEFAULT 16
+#define LINKS_PART 8
+#define LINKS_MIN (64 * MIB)
 #define PROGRESS_MS_DEFAULT 10000
 #define PROGRESS_BYTES_DEFAULT (10 * KIB)
 #define DAY_MS 86400000
@@ -183,6 +185,20 @@ static int take_half_open(struct shard_options *shard, const fero_runtime_opts *
     return 0;
 }
 
+/* A link may hold two outboxes, each with a reply more and at twice its size, and a frame. */
+static int take_links(struct settings *settings, const fero_runtime_opts *opts)
+{
+    struct shard_options *shard = &settings->shard;
+    uint64_t shards = shard->shards_count;
+    uint64_t most = 4 * (shard->outbox_bytes_max + shard->frame_bytes_max);
+    uint64_t fallback = max_u64(settings->memory_max_bytes / LINKS_PART / shards, LINKS_MIN);
+    uint64_t bytes = 0;
+    int err = take(&bytes, opts->links_bytes, max_u64(fallback, 2 * most) * shards,
+                   &(struct range){"links.bytes", most * shards, (uint64_t)1 << 46});
+    shard->links_bytes_max = (size_t)(bytes / shards);
+    return err;
+}
+
 static int take_progress(struct shard_options *shard, const fero_runtime_opts *opts)
 {
     uint64_t ms = 0;
@@ -237,6 +253,7 @@ int settings_make(struct settings *settings, const fero_runtime_opts *opts, uint
     if ((err = take_sizes(settings, opts)) < 0) return err;
     if ((err = take_connections(settings, opts, descriptors_max)) < 0) return err;
     if ((err = take_half_open(&settings->shard, opts)) < 0) return err;
+    if ((err = take_links(settings, opts)) < 0) return err;
     if ((err = take_progress(&settings->shard, opts)) < 0) return err;
     if (opts->idle < FERO_IDLE_ADAPTIVE || opts->idle > FERO_IDLE_SLEEP)
         return error_set(FERO_E_INVAL, "idle is %d, but must be from 0 to 2", opts->idle);

@@ -60,7 +60,7 @@ void bundles_begin(struct bundles *bundles)
     const struct caller *caller = bundles->caller;
     struct shard *shard = caller->shard;
     size_t owed = link_out_bytes(&caller->link) + caller->reserved_bytes;
-    size_t outbox = shard->options->outbox_bytes_max;
+    size_t outbox = shard->outbox_bytes;
     size_t count = outbox < owed ? 0 : (outbox - owed) / CHANGED_REPLY_BYTES_MAX + 1;
     size_t bytes = SIZE_MAX;
     for (uint32_t to = 0; to < shard->options->shards_count; to++) {

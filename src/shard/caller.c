@@ -20,6 +20,11 @@
 /* Each caller is looked at this often for memory that it does not use, a few of them a turn. */
 #define TRIM_NS NS_PER_S
 #define TRIM_CALLERS_COUNT 16
+/* Where links hold half of what they all may, each may have this part of its outbox. */
+#define TIGHT_PART 16
+#define TIGHT_BYTES_MIN ((size_t)4096)
+/* Callers that are closed in one turn for what they hold: each takes a look at all. */
+#define EVICTED_MAX 16
 /* What may come before a link is greeted: a HELLO and a few OPENs. */
 #define GREETING_BYTES_MAX 4096
 _Static_assert(GREETING_BYTES_MAX <= CROSSING_INLINE_BYTES_MAX, "it fits into one mail");
@@ -87,6 +92,7 @@ static struct caller *caller_open(struct shard *shard, uint32_t conn, uint16_t s
                               .is_known = shard->options->token == NULL,
                               .shard = shard};
     link_init(&caller->link, shard->io, conn, GREETING_BYTES_MAX);
+    caller->link.budget = &shard->links;
     caller->link.one_by_one = shard->options->unbatched;
     queue_push(&shard->greeting, caller, shard->now_ns + shard->options->greeting_ns_max);
     crowd_enter(shard, caller);
@@ -661,7 +667,7 @@ void callers_flush(struct shard *shard)
 /* Counts who waits for a lane: an outbox that has room again is an event, a lane is none. */
 static bool may_resume(struct shard *shard, const struct caller *caller)
 {
-    if (!caller_has_room(caller, shard->options->outbox_bytes_max / 2)) return false;
+    if (!caller_has_room(caller, shard->outbox_bytes / 2)) return false;
     if (caller->waits_for == IO_NONE || crossing_may_resume(shard, caller->waits_for)) return true;
     shard->lane_waits_count++;
     return false;
@@ -699,6 +705,61 @@ void callers_trim(struct shard *shard)
         if (caller->state == CALLER_READY) link_trim(&caller->link);
     }
     if (shard->trim_next >= shard->callers_fresh) shard->trim_next = 0;
+}
+
+static struct caller *largest_caller(const struct shard *shard)
+{
+    struct caller *largest = NULL;
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < shard->callers_fresh; i++) {
+        struct caller *caller = &shard->callers[i];
+        if (caller->state == CALLER_FREE || caller->state == CALLER_CLOSED) continue;
+        uint64_t bytes = link_memory(&caller->link);
+        if (bytes <= most) continue;
+        most = bytes;
+        largest = caller;
+    }
+    return largest;
+}
+
+/*
+ * Whoever does not take what he asked for is closed without a word, since he would not read that
+ * either. His buffers are the kernel's for a moment, and no longer counted.
+ */
+static void evict(struct shard *shard, struct caller *caller)
+{
+    uint64_t bytes = link_memory(&caller->link);
+    if (link_shrink(&caller->link)) return;
+    count(&shard->counters.evicted, 1);
+    if (link_out_bytes(&caller->link) == 0 && caller->state != CALLER_CLOSING) {
+        const struct refusal refusal = {ERROR_NO_MEMORY, bytes, shard->links.bytes_max,
+                                        "links.bytes is reached, and no link holds more"};
+        link_drop_partial(&caller->link);
+        caller_refuse(caller, &refusal);
+        return;
+    }
+    trace_line(shard->options->trace, TRACE_WARN,
+               "link closed: it holds %llu bytes that its peer does not take, and links.bytes is "
+               "reached (%llu)",
+               (unsigned long long)bytes, (unsigned long long)shard->links.bytes_max);
+    shard->links.bytes -= bytes;
+    caller->link.budget = NULL;
+    caller_close(caller);
+}
+
+void callers_relieve(struct shard *shard)
+{
+    const struct link_budget *links = &shard->links;
+    size_t most = shard->options->outbox_bytes_max;
+    bool is_tight = links->bytes > links->bytes_max / 2;
+    shard->outbox_bytes = UNLIKELY(is_tight) ? max_u64(most / TIGHT_PART, TIGHT_BYTES_MIN) : most;
+    if (LIKELY(links->bytes <= links->bytes_max)) return;
+    for (unsigned i = 0; i < EVICTED_MAX && links->bytes > links->bytes_max; i++) {
+        struct caller *caller = largest_caller(shard);
+        if (caller == NULL) return;
+        evict(shard, caller);
+        shard->work++;
+    }
 }
 
 void callers_end_reading(struct shard *shard)

@@ -24,8 +24,10 @@
     X(COUNT, closed)                                                                               \
     X(COUNT, refused)                                                                              \
     X(COUNT, dropped)        /* because too many had not greeted */                                \
+    X(COUNT, evicted)        /* because links held too much */                                     \
     X(COUNT, handed)         /* connections given to other shards */                               \
     X(LEVEL, connections)                                                                          \
+    X(LEVEL, links_bytes)    /* of the large buffers of links */                                    \
     X(LEVEL, sessions)                                                                             \
     X(LEVEL, deferred)       /* requests that handlers keep and have not answered */               \
     X(COUNT, turns)                                                                                \

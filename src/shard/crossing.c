@@ -138,7 +138,7 @@ bool crossing_try_send(struct caller *caller, struct request *request)
         sizeof(struct mail_request) + min_u64(request->frame_bytes, CROSSING_INLINE_BYTES_MAX);
     size_t reply_bytes = promise_mail_bytes(promise);
     uint8_t *block = NULL;
-    if (!caller_has_room(caller, shard->options->outbox_bytes_max)) return false;
+    if (!caller_has_room(caller, shard->outbox_bytes)) return false;
     if (!lane_allows(shard, to, bytes, reply_bytes)) {
         caller->waits_for = to;
         return false;

@@ -19,21 +19,35 @@ void link_init(struct link *link, struct io *io, uint32_t conn, size_t frame_byt
     *link = (struct link){.io = io, .conn = conn, .frame_bytes_max = (uint32_t)frame_bytes_max};
 }
 
+/* Small buffers are not counted: there may be as many as connections, whatever they hold. */
+static uint64_t counted(size_t capacity)
+{
+    return capacity > BUFFER_BYTES_KEPT ? capacity : 0;
+}
+
+static void buffer_free(struct link *link, struct link_buffer *buffer)
+{
+    if (link->budget != NULL) link->budget->bytes -= counted(buffer->capacity);
+    memory_put(buffer->data);
+    *buffer = (struct link_buffer){0};
+}
+
 void link_deinit(struct link *link)
 {
-    memory_put(link->out[0].data);
-    memory_put(link->out[1].data);
-    memory_put(link->partial.data);
+    buffer_free(link, &link->out[0]);
+    buffer_free(link, &link->out[1]);
+    buffer_free(link, &link->partial);
     *link = (struct link){.conn = IO_NONE};
 }
 
-static int buffer_grow(struct link_buffer *buffer, size_t capacity)
+static int buffer_grow(struct link *link, struct link_buffer *buffer, size_t capacity)
 {
     if (buffer->capacity >= capacity) return 0;
     size_t larger = buffer->capacity > 0 ? buffer->capacity : BUFFER_BYTES_MIN;
     while (larger < capacity) larger *= 2;
     uint8_t *data = memory_resize(buffer->data, buffer->bytes, larger);
     if (data == NULL) return -ENOMEM;
+    if (link->budget != NULL) link->budget->bytes += counted(larger) - counted(buffer->capacity);
     buffer->data = data;
     buffer->capacity = larger;
     return 0;
@@ -53,7 +67,7 @@ static int64_t frame_needs(const struct link *link, const uint8_t *data, size_t 
 /* Appends up to `bytes` of `data` to the partial frame. */
 static int partial_append(struct link *link, const uint8_t *data, size_t bytes)
 {
-    int err = buffer_grow(&link->partial, link->partial.bytes + bytes);
+    int err = buffer_grow(link, &link->partial, link->partial.bytes + bytes);
     if (err < 0) return err;
     memcpy(link->partial.data + link->partial.bytes, data, bytes);
     link->partial.bytes += bytes;
@@ -151,15 +165,33 @@ void link_unblock(struct link *link)
 uint8_t *link_grow(struct link *link, size_t bytes)
 {
     struct link_buffer *out = &link->out[link->current];
-    if (buffer_grow(out, out->bytes + bytes) < 0) return NULL;
+    if (buffer_grow(link, out, out->bytes + bytes) < 0) return NULL;
     return out->data + out->bytes;
 }
 
-static void buffer_trim(struct link_buffer *buffer)
+static void buffer_trim(struct link *link, struct link_buffer *buffer)
 {
-    if (buffer->bytes > 0 || buffer->capacity <= BUFFER_BYTES_KEPT) return;
-    memory_put(buffer->data);
-    *buffer = (struct link_buffer){0};
+    if (buffer->bytes == 0 && counted(buffer->capacity) > 0) buffer_free(link, buffer);
+}
+
+uint64_t link_memory(const struct link *link)
+{
+    return counted(link->out[0].capacity) + counted(link->out[1].capacity) +
+           counted(link->partial.capacity);
+}
+
+bool link_shrink(struct link *link)
+{
+    uint64_t before = link_memory(link);
+    buffer_trim(link, &link->out[0]);
+    buffer_trim(link, &link->out[1]);
+    buffer_trim(link, &link->partial);
+    return link_memory(link) < before;
+}
+
+void link_drop_partial(struct link *link)
+{
+    buffer_free(link, &link->partial);
 }
 
 void link_trim(struct link *link)
@@ -167,9 +199,7 @@ void link_trim(struct link *link)
     bool is_idle = link->written_bytes == link->trimmed_bytes && !link->sending;
     link->trimmed_bytes = link->written_bytes;
     if (!is_idle) return;
-    buffer_trim(&link->out[0]);
-    buffer_trim(&link->out[1]);
-    buffer_trim(&link->partial);
+    (void)link_shrink(link);
 }
 
 /* Gives the kernel what is left of the buffer that is on its way, or the next frame of it. */

@@ -24,8 +24,15 @@ struct link_buffer {
     size_t capacity;
 };
 
+/* What the large buffers of many links take together: those that idle links do not keep. */
+struct link_budget {
+    uint64_t bytes;
+    uint64_t bytes_max;
+};
+
 struct link {
     struct io *io;
+    struct link_budget *budget; /* NULL: nobody counts; set by the owner before anything is sent */
     uint32_t conn;
     uint32_t frame_bytes_max; /* larger frames are refused */
     bool sending;
@@ -89,6 +96,12 @@ static inline size_t link_out_bytes(const struct link *link)
            (link->sending ? link->out[link->current ^ 1u].bytes : 0);
 }
 
+/* Bytes of its buffers, as the budget counts them. */
+uint64_t link_memory(const struct link *link);
+/* Gives back large buffers that nothing is in; false: there was none. */
+bool link_shrink(struct link *link);
+/* Forgets the frame that has come in part; nothing more may be received. */
+void link_drop_partial(struct link *link);
 /* Gives back large buffers if nothing was written since the last call and nothing is in them. */
 void link_trim(struct link *link);
 /* Starts sending what there is, unless a send is on its way. */

@@ -814,7 +814,7 @@ static ALWAYS_INLINE void took(struct caller *caller, size_t bytes)
 static size_t run_apply(struct run *run, struct caller *caller)
 {
     struct shard *shard = caller->shard;
-    size_t room = shard->options->outbox_bytes_max;
+    size_t room = shard->outbox_bytes;
     size_t bytes = 0;
     unsigned i = 0;
     bool small = true; /* only replies of 16 bytes since the outbox was looked at */
@@ -874,7 +874,7 @@ static size_t take_plain(struct caller *caller, const uint8_t *data, size_t size
                               .session_id = caller->claim.id,
                               .seq = caller->seq_highest};
     if (size < UPDATES_SLACK_BYTES || data[4] != FRAME_UPDATE) return 0;
-    if (UNLIKELY(!caller_has_room(caller, shard->options->outbox_bytes_max))) return 0;
+    if (UNLIKELY(!caller_has_room(caller, shard->outbox_bytes))) return 0;
     updates.replies = link_reserve(&caller->link, UPDATES_MAX * FRAME_REPLY_BYTES);
     if (UNLIKELY(updates.replies == NULL)) return 0;
     if (caller->session != NULL) session_before_run(caller->session);
@@ -920,7 +920,7 @@ int64_t run_from_caller(void *context, uint8_t *data, size_t size)
         if (decoded == DECODED_BROKEN) return run_refuse(caller, &refusal);
         if (decoded == DECODED_PARTIAL) break;
         if (run.count > 0 || at == size) continue;
-        if (!caller_has_room(caller, caller->shard->options->outbox_bytes_max)) {
+        if (!caller_has_room(caller, caller->shard->outbox_bytes)) {
             run_block(caller, size - at);
             break;
         }

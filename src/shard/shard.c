@@ -60,6 +60,8 @@ int shard_init(struct shard *shard, uint32_t index, struct io *io, struct mailbo
     shard->next_shard = index;
     shard->updates_take = updates_choose();
     size_t callers = shard_callers_max(options);
+    shard->links.bytes_max = options->links_bytes_max;
+    shard->outbox_bytes = options->outbox_bytes_max;
     rng_init(&shard->crowd.rng, options->hash_seed + index);
     int err = segments_init(&shard->segments, options->log_bytes_max);
     if (err < 0) return err;
@@ -236,6 +238,7 @@ static void publish_counters(struct shard *shard)
     store_relaxed_u64(&counters->received_bytes, shard->io->counters.received_bytes);
     store_relaxed_u64(&counters->sent_bytes, shard->io->counters.sent_bytes);
     store_relaxed_u64(&counters->sessions, shard->sessions.count);
+    store_relaxed_u64(&counters->links_bytes, shard->links.bytes);
     uint64_t keys = 0;
     uint64_t tables = 0;
     for (uint32_t i = 0; i < shard->caches_count; i++) {
@@ -367,6 +370,7 @@ bool shard_turn(struct shard *shard)
     wake_sleepers(shard, mailbox_publish(shard->mailbox)); /* 6 */
     callers_unblock(shard);                                /* 7 */
     callers_trim(shard);
+    callers_relieve(shard);
     compact(shard); /* 8 */
     publish_counters(shard);
     bool goes_on = !shard->stopping || !may_stop(shard);

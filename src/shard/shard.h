@@ -40,6 +40,7 @@ struct shard_options {
     size_t garbage_bytes_max; /* likewise */
     size_t sessions_bytes_max;
     size_t outbox_bytes_max; /* of a link */
+    size_t links_bytes_max;  /* of the buffers of all links of a shard */
     bool unbatched;          /* every frame is sent by itself */
     size_t key_bytes_max;
     size_t value_bytes_max;
@@ -110,8 +111,10 @@ struct shard {
     struct caller_queue closing;
     struct caller_queue halfway; /* with a half-received frame */
     struct crowd crowd;
-    uint32_t trim_next; /* the caller that callers_trim looks at next */
-    uint64_t trim_ns;   /* when it begins its next round */
+    struct link_budget links; /* buffers of all callers */
+    size_t outbox_bytes;      /* that a caller may have now; less where links hold much */
+    uint32_t trim_next;       /* the caller that callers_trim looks at next */
+    uint64_t trim_ns;         /* when it begins its next round */
     struct caller **dirty;
     uint32_t dirty_count;
     struct caller **waiting;
@@ -175,6 +178,8 @@ void callers_flush(struct shard *shard);
 void callers_unblock(struct shard *shard);
 /* Lets a few callers that have been idle for a while give back memory. */
 void callers_trim(struct shard *shard);
+/* Keeps the buffers of all callers within their bound: less for each, and then none for the largest. */
+void callers_relieve(struct shard *shard);
 /*
  * Takes nothing more from any caller, for good. What was taken is answered, then they hear that the
  * node is stopping.

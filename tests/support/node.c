@@ -30,6 +30,7 @@ struct shard_options node_options(uint32_t shards_count)
                                   .value_bytes_max = 20000,
                                   .frame_bytes_max = 24000,
                                   .connections_max = 64,
+                                  .links_bytes_max = 64 * MIB,
                                   .half_open_max = 64,
                                   .half_open_spares_loopback = true,
                                   .window_requests = SESSION_WINDOW,

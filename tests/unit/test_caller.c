@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -223,6 +224,116 @@ static void info_quotes_the_names_of_caches(void **state)
     close_node();
 }
 
+/* ------------------------------------------------------------------- what all links hold together */
+
+#define LINKS_BYTES_MAX (300 * KIB)
+#define LARGE_BYTES 20000
+
+static void open_tight(void)
+{
+    static char large[LARGE_BYTES + 1];
+    struct shard_options options = node_options(1);
+    options.links_bytes_max = LINKS_BYTES_MAX;
+    options.outbox_bytes_max = 200 * KIB;
+    options.frame_bytes_max = 1 * MIB;
+    options.value_bytes_max = 1000 * KIB;
+    node_open(&node, &options);
+    node_add_cache(&node, "demo", NULL, 0, NULL);
+    for (int i = 0; i < 3; i++) peers[i] = peer_greeted(&node, 0, 0, 1);
+    memset(large, 'L', LARGE_BYTES);
+    peer_ask(&peers[0], ask_update(1, "large", large));
+    node_settle(&node);
+    peer_expect_offset(&peers[0], 1, 1);
+}
+
+static void close_tight(void)
+{
+    for (int i = 0; i < 3; i++) peer_hang_up(&peers[i]);
+    node_settle(&node);
+    assert_int_equal(node.shards[0]->links.bytes, 0);
+    for (int i = 0; i < 3; i++) peer_free(&peers[i]);
+    node_close(&node);
+}
+
+/* Asks for the large value `count` times, and takes none. */
+static void ask_and_not_read(struct peer *peer, unsigned count)
+{
+    struct stream stream = {0};
+    for (uint32_t i = 0; i < count; i++) {
+        struct ask ask = ask_get(10 + i, "large");
+        stream_ask(&stream, &ask);
+    }
+    fake_io_hold_sends(node.ios[0], peer->conn, true);
+    peer_send_stream(peer, &stream);
+}
+
+static void expect_served(struct peer *peer)
+{
+    peer_ask(peer, ask_update(2, "k", "v"));
+    node_settle(&node);
+    assert_int_equal(peer_expect(peer, 2, OUTCOME_OK, ERROR_NONE).code, 0);
+}
+
+static void where_links_hold_much_each_may_have_less(void **state)
+{
+    (void)state;
+    open_tight();
+    const struct shard *shard = node.shards[0];
+    ask_and_not_read(&peers[0], 50);
+    node_turn(&node);
+    assert_in_range(shard->links.bytes, LINKS_BYTES_MAX / 2, LINKS_BYTES_MAX);
+    ask_and_not_read(&peers[1], 50);
+    for (int i = 0; i < 5; i++) node_turn(&node);
+    assert_true(shard->links.bytes <= LINKS_BYTES_MAX);
+    assert_true(peer_is_up(&peers[0]) && peer_is_up(&peers[1]));
+    expect_served(&peers[2]);
+    /* Who reads at last finds everything. */
+    for (int i = 0; i < 2; i++) fake_io_hold_sends(node.ios[0], peers[i].conn, false);
+    node_settle(&node);
+    for (int i = 0; i < 2; i++)
+        for (uint32_t seq = 10; seq < 60; seq++)
+            assert_int_equal(peer_expect(&peers[i], seq, OUTCOME_OK, ERROR_NONE).code, 0);
+    assert_int_equal(shard->counters.evicted, 0);
+    close_tight();
+}
+
+static void who_holds_most_and_does_not_read_is_closed(void **state)
+{
+    (void)state;
+    open_tight();
+    const struct shard *shard = node.shards[0];
+    ask_and_not_read(&peers[0], 50);
+    ask_and_not_read(&peers[1], 5);
+    node_settle(&node);
+    assert_false(peer_is_up(&peers[0]));
+    assert_true(peer_is_up(&peers[1]));
+    assert_int_equal(shard->counters.evicted, 1);
+    assert_true(shard->links.bytes <= LINKS_BYTES_MAX);
+    expect_served(&peers[2]);
+    close_tight();
+}
+
+static void half_received_frames_count_too(void **state)
+{
+    (void)state;
+    open_tight();
+    struct stream stream = {0};
+    char *value = calloc(1, 900 * KIB);
+    assert_non_null(value);
+    memset(value, 'v', 900 * KIB - 1);
+    struct ask ask = ask_update(2, "k", value);
+    stream_ask(&stream, &ask);
+    peer_send(&peers[0], stream.data, 200 * KIB);
+    peer_send(&peers[1], stream.data, 100 * KIB);
+    node_settle(&node);
+    peer_expect_refuse(&peers[0], ERROR_NO_MEMORY, 256 * KIB, LINKS_BYTES_MAX, "links.bytes");
+    assert_true(peer_is_up(&peers[1]));
+    expect_served(&peers[2]);
+    stream_free(&stream);
+    free(value);
+    close_tight();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,6 +341,9 @@ int main(void)
         cmocka_unit_test(who_does_not_take_a_refusal_is_closed),
         cmocka_unit_test(a_caller_has_one_info_a_turn),
         cmocka_unit_test(an_idle_caller_keeps_no_large_buffers),
+        cmocka_unit_test(where_links_hold_much_each_may_have_less),
+        cmocka_unit_test(who_holds_most_and_does_not_read_is_closed),
+        cmocka_unit_test(half_received_frames_count_too),
         cmocka_unit_test(an_info_has_no_key_and_no_slot),
         cmocka_unit_test(info_quotes_the_names_of_caches),
     };

@@ -58,6 +58,7 @@ static void zero_means_the_default(void **unused)
     assert_true(shard->half_open_spares_loopback);
     assert_int_equal(shard->progress_ns, 10 * NS_PER_S);
     assert_int_equal(shard->progress_bytes, 10 * KIB);
+    assert_int_equal(shard->links_bytes_max, MACHINE / 10 * 8 / 8 / 4);
     assert_int_equal(shard->history_records_max, 0);
     assert_int_equal(shard->greeting_ns_max, 2 * NS_PER_S);
 }
@@ -95,6 +96,8 @@ static void numbers_have_ranges(void **unused)
         {offsetof(fero_runtime_opts, half_open_max), 1, 1000000, "half-open.max"},
         {offsetof(fero_runtime_opts, half_open_source_max), 1, 1000000, "half-open.source.max"},
         {offsetof(fero_runtime_opts, progress_ms), 1, 86400000, "progress.ms"},
+        {offsetof(fero_runtime_opts, links_bytes), 4 * 4 * (2 * MIB + 1560), (int64_t)1 << 46,
+         "links.bytes"},
         {offsetof(fero_runtime_opts, progress_bytes), 1, 16 << 20, "progress.bytes"},
         {offsetof(fero_runtime_opts, memory_max_bytes), 4 * 64 << 20, (int64_t)1 << 46,
          "memory.max"},

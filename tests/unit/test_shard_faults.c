@@ -127,6 +127,7 @@ static struct shard_options options_of_world(void)
                                   .value_bytes_max = 1 * MIB,
                                   .frame_bytes_max = 1 * MIB + 2 * KIB,
                                   .connections_max = 64,
+                                  .links_bytes_max = 64 * MIB,
                                   .half_open_max = 64,
                                   .window_requests = SESSION_WINDOW,
                                   .window_bytes = 4 * MIB,
