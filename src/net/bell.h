@@ -12,6 +12,7 @@
 
 #include "base/attr.h"
 #include "base/clock.h"
+#include "net/io.h"
 
 struct bell {
     int fd; /* to be polled; -1: not open */
@@ -26,6 +27,8 @@ struct bell {
 MUST_CHECK int bell_open(struct bell *bell);
 /* A closed one too. */
 void bell_close(struct bell *bell);
+/* It rings with each change of `fd`, too: one at most. -errno. */
+MUST_CHECK int bell_watch(const struct bell *bell, int fd);
 /* Makes it readable. */
 void bell_ring(struct bell *bell);
 /* Makes it silent. What rings from now on is heard. */
@@ -35,3 +38,5 @@ void bell_silence(struct bell *bell);
  * less to come once for nothing than to set the timer for each new request.
  */
 void bell_set(struct bell *bell, uint64_t due_ns);
+/* What io_arm does, for an `io` whose descriptor this is. */
+void bell_arm(struct bell *bell, uint64_t due_ns, struct io *io);

@@ -4,15 +4,9 @@
  * kernel's queue than there are slots for. When the table is full nothing is armed: the kernel's
  * queue holds the rest, and SYNs behind it are tried again by TCP.
  *
- * The kernel takes a descriptor before it takes a connection from its queue, so running out of
- * descriptors loses none: accepting pauses and tries again after a while. The last few descriptors
- * are left to whatever else the process opens: a connection that would take one of them is closed,
- * and accepting pauses.
+ * Running out of descriptors is net/socket.c's.
  */
 #include <errno.h>
-#include <netinet/tcp.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -20,61 +14,14 @@
 #include "base/clock.h"
 #include "net/uring_state.h"
 
-/* The kernel lowers it to net.core.somaxconn. */
-#define BACKLOG 4096
 /* Below so many free slots multishot gives way: it can bring a whole queue at once. */
-#define FREE_MIN_MULTISHOT BACKLOG
-#define PAUSE_NS (100 * NS_PER_MS)
-/* Descriptors that connections do not take. */
-#define DESCRIPTORS_SPARE 8
-/* A silent peer is asked after this, and then a few times more. */
-#define KEEPALIVE_IDLE_S 30
-#define KEEPALIVE_INTERVAL_S 10
-#define KEEPALIVE_PROBES 3
-
-int socket_address(int fd, struct address *address)
-{
-    socklen_t bytes = sizeof *address;
-    *address = (struct address){0};
-    return getsockname(fd, &address->any, &bytes) == 0 ? 0 : -errno;
-}
-
-int socket_configure(int fd)
-{
-    const int on = 1;
-    const int idle_s = KEEPALIVE_IDLE_S;
-    const int interval_s = KEEPALIVE_INTERVAL_S;
-    const int probes = KEEPALIVE_PROBES;
-    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0 ||
-        setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on) < 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof idle_s) < 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s, sizeof interval_s) < 0 ||
-        setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes) < 0)
-        return -errno;
-    return 0;
-}
-
-static int socket_listen(struct uring *uring, const struct address *address)
-{
-    const int on = 1;
-    if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
-    int fd = socket(address->any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) return -errno;
-    int err = socket_configure(fd);
-    if (err == 0 &&
-        (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) < 0 ||
-         bind(fd, &address->any, address_bytes(address)) < 0 || listen(fd, BACKLOG) < 0))
-        err = -errno;
-    if (err == 0) return fd;
-    close(fd);
-    return err;
-}
-
+#define FREE_MIN_MULTISHOT 4096
 int listener_listen(struct uring *uring, const struct address *address, void *context)
 {
     struct listener *listener = &uring->listener;
     if (listener->fd >= 0) return -EALREADY;
-    int fd = socket_listen(uring, address);
+    if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
+    int fd = socket_listen(address, 0);
     if (fd < 0) return fd;
     *listener = (struct listener){.fd = fd, .context = context};
     return 0;
@@ -158,44 +105,12 @@ uint64_t listener_service(struct uring *uring, uint64_t wait_ns)
 
 static void pause_accepting(struct uring *uring, int32_t err)
 {
-    uring->io.counters.accept_pauses++;
-    uring->listener.resume_at_ns = clock_now_ns() + PAUSE_NS;
-    if (uring->io.counters.accept_pauses == 1)
-        trace_line(uring->trace, TRACE_WARN,
-                   "cannot accept connections: %s; they wait. Type: ulimit -n 65536, or set "
-                   "LimitNOFILE=65536 in the systemd unit",
-                   strerror(-err));
-}
-
-static void on_error(struct uring *uring, int32_t err)
-{
-    switch (-err) {
-    case ECANCELED:
-    case EINTR:
-    case EAGAIN:
-    /* These belong to the connection that was to be accepted, which is gone. */
-    case ECONNABORTED:
-    case EPROTO:
-    case ENETDOWN:
-    case ENETUNREACH:
-    case EHOSTDOWN:
-    case EHOSTUNREACH:
-    case EPERM: break;
-    default: pause_accepting(uring, err); break;
-    }
-}
-
-/* Descriptors are given out from the lowest free one on: whether this is one of the last. */
-static bool is_spare(int fd)
-{
-    struct rlimit limit;
-    return getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
-           (rlim_t)fd + DESCRIPTORS_SPARE >= limit.rlim_cur;
+    uring->listener.resume_at_ns = socket_pause(&uring->io.counters, uring->trace, err);
 }
 
 static void on_accepted(struct uring *uring, int fd, struct events *events)
 {
-    if (is_spare(fd)) {
+    if (socket_is_spare(fd)) {
         close(fd);
         pause_accepting(uring, -EMFILE);
         return;
@@ -210,16 +125,16 @@ static void on_accepted(struct uring *uring, int fd, struct events *events)
     }
     struct connection *connection = NULL;
     if (!uring->listener.is_stopping)
-        connection = connection_take(uring, fd, false, uring->listener.context);
+        connection = connection_take(&uring->table, fd, false, uring->listener.context);
     if (connection == NULL) {
         close(fd);
         return;
     }
     connection->peer = peer;
     connection->is_first = true;
-    connection_mark(uring, connection);
+    connection_mark(&uring->table, connection);
     struct io_event *event = events_add(events, IO_ACCEPTED);
-    event->conn = connection_handle(uring, connection);
+    event->conn = connection_handle(&uring->table, connection);
     event->context = connection->context;
     event->address = &connection->peer;
 }
@@ -235,8 +150,8 @@ void listener_on_completion(struct uring *uring, const struct completion *comple
         if (!(completion->flags & IORING_CQE_F_MORE)) listener->is_armed = false;
         if (completion->result >= 0)
             on_accepted(uring, completion->result, events);
-        else if (!listener->is_stopping)
-            on_error(uring, completion->result);
+        else if (!listener->is_stopping && !socket_is_gone(completion->result))
+            pause_accepting(uring, completion->result);
     }
     if (listener->is_stopping && !listener->is_armed && !listener->is_cancelling)
         listener_close(listener);

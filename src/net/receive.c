@@ -17,20 +17,6 @@
 #include "base/bytes.h"
 #include "net/uring_state.h"
 
-static void deliver(struct uring *uring, struct connection *connection, struct events *events,
-                    uint8_t *data, size_t size)
-{
-    struct io_event *event = connection_event(uring, connection, events, IO_RECEIVED);
-    event->data = data;
-    event->size = (uint32_t)size;
-    connection->turn = uring->turn;
-    uring->io.counters.receives++;
-    uring->io.counters.received_bytes += size;
-    if (!connection->is_first) return;
-    connection->is_first = false;
-    connection->is_paused = true;
-}
-
 static void stash_push(struct uring *uring, struct connection *connection, uint16_t buffer,
                        uint32_t size)
 {
@@ -59,14 +45,14 @@ static int hold_stash(struct uring *uring, struct connection *connection)
         uint16_t buffer = stash_pop(uring, connection);
         if (err < 0) continue;
         err = held_append(&connection->held, buffers_data(&uring->buffers, buffer),
-                          uring->stashed[buffer].size, &uring->retired);
+                          uring->stashed[buffer].size, &uring->table.retired);
     }
     return err;
 }
 
 static bool can_deliver(const struct uring *uring, const struct connection *connection)
 {
-    return !connection->is_paused && connection->turn != uring->turn;
+    return !connection->is_paused && connection->turn != uring->table.turn;
 }
 
 bool receive_is_waiting(const struct connection *connection)
@@ -74,30 +60,19 @@ bool receive_is_waiting(const struct connection *connection)
     return held_bytes(&connection->held) > 0 || connection->stash_first != NO_BUFFER;
 }
 
-/* Delivers the next piece of what is held. */
-static void deliver_held(struct uring *uring, struct connection *connection, struct events *events)
-{
-    uint8_t *data;
-    int64_t size = held_take(&connection->held, uring->buffers.data_bytes, &data, &uring->retired);
-    if (size < 0)
-        connection_end(uring, connection, (int32_t)size);
-    else
-        deliver(uring, connection, events, data, (size_t)size);
-}
-
 bool receive_deliver(struct uring *uring, struct connection *connection, struct events *events)
 {
     struct held *held = &connection->held;
-    if (held->block != NULL && held_bytes(held) == 0) held_clear(held, &uring->retired);
+    if (held->block != NULL && held_bytes(held) == 0) held_clear(held, &uring->table.retired);
     if (!receive_is_waiting(connection) || connection->is_paused) return true;
     if (!can_deliver(uring, connection) || events_are_full(events)) return false;
     if (held_bytes(held) > 0) {
-        deliver_held(uring, connection, events);
+        connection_deliver_held(&uring->table, connection, events, uring->buffers.data_bytes);
         return false; /* once more, to free the block when it is empty */
     }
     uint16_t buffer = stash_pop(uring, connection);
-    deliver(uring, connection, events, buffers_data(&uring->buffers, buffer),
-            uring->stashed[buffer].size);
+    connection_deliver(&uring->table, connection, events, buffers_data(&uring->buffers, buffer),
+                       uring->stashed[buffer].size);
     return !receive_is_waiting(connection) && !connection->has_eof;
 }
 
@@ -147,16 +122,16 @@ static void receive_buffer(struct uring *uring, struct connection *connection,
     if (connection->state != CONNECTION_UP) {
         buffers_put(&uring->buffers, buffer);
     } else if (connection->is_paused || held_bytes(&connection->held) > 0) {
-        int err = held_append(&connection->held, data, size, &uring->retired);
+        int err = held_append(&connection->held, data, size, &uring->table.retired);
         buffers_put(&uring->buffers, buffer);
-        if (err < 0) connection_end(uring, connection, err);
+        if (err < 0) connection_end(&uring->table, connection, err);
     } else if (can_deliver(uring, connection) && connection->stash_first == NO_BUFFER &&
                !events_are_full(events)) {
-        deliver(uring, connection, events, data, size);
+        connection_deliver(&uring->table, connection, events, data, size);
         buffers_put(&uring->buffers, buffer);
     } else {
         stash_push(uring, connection, buffer, size);
-        connection_mark(uring, connection);
+        connection_mark(&uring->table, connection);
     }
 }
 
@@ -185,9 +160,9 @@ void receive_on_completion(struct uring *uring, struct connection *connection,
     if (!(completion->flags & IORING_CQE_F_MORE)) {
         connection->is_receiving = false;
         connection_operation_done(uring, connection);
-        connection_mark(uring, connection);
+        connection_mark(&uring->table, connection);
     } else if (connection->is_paused) {
-        connection_mark(uring, connection); /* cancelled too late, or not found: again */
+        connection_mark(&uring->table, connection); /* cancelled too late, or not found: again */
     }
     if (result > 0) return;
     switch (-result) {
@@ -199,7 +174,7 @@ void receive_on_completion(struct uring *uring, struct connection *connection,
     case EINTR:
     case EAGAIN:
     case ECANCELED: break; /* by io_pause, or the connection ends: it knows */
-    default: connection_end(uring, connection, result); break;
+    default: connection_end(&uring->table, connection, result); break;
     }
 }
 
@@ -207,17 +182,17 @@ void receive_pause(struct uring *uring, struct connection *connection, const voi
                    size_t rest_bytes)
 {
     connection->is_paused = true;
-    int err = held_put_back(&connection->held, rest, rest_bytes, &uring->retired);
+    int err = held_put_back(&connection->held, rest, rest_bytes, &uring->table.retired);
     if (err == 0) err = hold_stash(uring, connection);
     if (err < 0) {
-        connection_end(uring, connection, err);
+        connection_end(&uring->table, connection, err);
         return;
     }
-    if (connection->is_receiving) connection_mark(uring, connection);
+    if (connection->is_receiving) connection_mark(&uring->table, connection);
 }
 
 void receive_drop(struct uring *uring, struct connection *connection)
 {
     while (connection->stash_first != NO_BUFFER) (void)stash_pop(uring, connection);
-    held_clear(&connection->held, &uring->retired);
+    held_clear(&connection->held, &uring->table.retired);
 }

@@ -17,33 +17,17 @@
 /* One request's length is 32 bits and signed. */
 #define SEND_BYTES_MAX ((size_t)1 << 30)
 
-/* The kernel took `taken` bytes of it. */
-static void send_advance(struct uring *uring, struct send *send, size_t taken)
+static void advance(struct uring *uring, struct send *send, size_t taken)
 {
     uring->io.counters.sent_bytes += taken;
-    while (send->part < send->parts_count && taken >= send->parts[send->part].iov_len) {
-        taken -= send->parts[send->part].iov_len;
-        send->part++;
-    }
-    if (taken == 0) return;
-    ASSERT(send->part < send->parts_count);
-    struct iovec *part = &send->parts[send->part];
-    part->iov_base = (uint8_t *)part->iov_base + taken;
-    part->iov_len -= taken;
-}
-
-static bool send_is_over(const struct send *send)
-{
-    for (unsigned i = send->part; i < send->parts_count; i++)
-        if (send->parts[i].iov_len > 0) return false;
-    return true;
+    send_advance(send, taken);
 }
 
 static void sent(struct uring *uring, struct connection *connection, struct events *events)
 {
     connection->is_sending = false;
     uring->io.counters.sends++;
-    connection_event(uring, connection, events, IO_SENT);
+    connection_event(&uring->table, connection, events, IO_SENT);
 }
 
 /* Sends without the ring. What this leaves, errors too, is left to the ring. */
@@ -61,7 +45,7 @@ static bool send_now(struct uring *uring, struct connection *connection, struct 
                         ? send(connection->fd, part->iov_base, part->iov_len, flags)
                         : sendmsg(connection->fd, &message, flags);
     if (taken <= 0) return false;
-    send_advance(uring, out, (size_t)taken);
+    advance(uring, out, (size_t)taken);
     if (!send_is_over(out)) return false;
     sent(uring, connection, events);
     return true;
@@ -106,7 +90,7 @@ void send_on_completion(struct uring *uring, struct connection *connection,
     if (completion->flags & IORING_CQE_F_MORE) {
         connection->send.zc_result = result;
         connection->send.zc_waits = true;
-        if (connection->state == CONNECTION_ENDING) connection_mark(uring, connection);
+        if (connection->state == CONNECTION_ENDING) connection_mark(&uring->table, connection);
         return;
     }
     if (completion->flags & IORING_CQE_F_NOTIF) result = connection->send.zc_result;
@@ -115,12 +99,12 @@ void send_on_completion(struct uring *uring, struct connection *connection,
     connection_operation_done(uring, connection);
     if (connection->state != CONNECTION_UP) return;
     if (result < 0 && result != -EINTR && result != -EAGAIN) {
-        connection_end(uring, connection, result);
+        connection_end(&uring->table, connection, result);
         return;
     }
-    if (result > 0) send_advance(uring, &connection->send, (size_t)result);
+    if (result > 0) advance(uring, &connection->send, (size_t)result);
     if (send_is_over(&connection->send))
         sent(uring, connection, events);
     else
-        connection_mark(uring, connection);
+        connection_mark(&uring->table, connection);
 }

@@ -19,10 +19,6 @@
 #include "net/uring_state.h"
 
 #define BUFFERS_COUNT 64
-/* Largest payload of a UDP datagram over IPv4, which is also the largest coalesced send. */
-#define DATAGRAM_BYTES_MAX ((size_t)65507)
-/* UDP_MAX_SEGMENTS of all kernels. */
-#define SEGMENTS_MAX 64
 
 /* The layout of a received buffer; both are aligned for what is read there. */
 #define NAME_BYTES 32
@@ -79,36 +75,20 @@ void udp_close(struct uring *uring)
     udp->sends = NULL;
 }
 
-static int socket_open(struct uring *uring, const struct address *address)
-{
-    const int on = 1;
-    if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
-    int fd = socket(address->any.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0) return -errno;
-    if (bind(fd, &address->any, address_bytes(address)) < 0) {
-        int err = -errno;
-        close(fd);
-        return err;
-    }
-    /* Where the kernel has none, datagrams come one by one. */
-    if (uring->queue.features & URING_UDP_GRO)
-        (void)setsockopt(fd, SOL_UDP, UDP_GRO, &on, sizeof on);
-    return fd;
-}
-
 int64_t udp_open(struct uring *uring, const struct address *address, void *context)
 {
     int err = udp_memory_open(uring);
     if (err < 0) return err;
-    int fd = socket_open(uring, address);
+    if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
+    int fd = socket_udp(address, (uring->queue.features & URING_UDP_GRO) != 0);
     if (fd < 0) return fd;
-    struct connection *connection = connection_take(uring, fd, true, context);
+    struct connection *connection = connection_take(&uring->table, fd, true, context);
     if (connection == NULL) {
         close(fd);
         return -ENOSPC;
     }
-    connection_mark(uring, connection);
-    return connection_handle(uring, connection);
+    connection_mark(&uring->table, connection);
+    return connection_handle(&uring->table, connection);
 }
 
 /* ---- receiving ---- */
@@ -160,9 +140,9 @@ void udp_split(struct uring *uring, struct events *events)
 {
     struct udp *udp = &uring->udp;
     if (LIKELY(udp->split_conn == IO_NONE)) return;
-    struct connection *connection = &uring->connections[udp->split_conn & CONNECTION_INDEX_MASK];
+    struct connection *connection = &uring->table.list[udp->split_conn & CONNECTION_INDEX_MASK];
     bool is_open = connection->state == CONNECTION_UP &&
-                   connection_handle(uring, connection) == udp->split_conn;
+                   connection_handle(&uring->table, connection) == udp->split_conn;
     while (is_open && udp->split_bytes > 0 && !events_are_full(events)) {
         size_t bytes = min_u64(udp->split_bytes, udp->split_segment_bytes);
         struct io_event *event = events_add(events, IO_DATAGRAM);
@@ -183,31 +163,21 @@ void udp_split(struct uring *uring, struct events *events)
 
 static void on_receive_error(struct uring *uring, struct connection *connection, int32_t err)
 {
-    switch (-err) {
-    case ENOBUFS:
+    if (err == -ENOBUFS) {
         uring->io.counters.buffers_out++;
         buffers_need_more(&uring->udp.buffers);
-        break;
-    case EINTR:
-    case EAGAIN:
-    case ECANCELED:
-    /* What an ICMP message said about an earlier datagram of ours. */
-    case ECONNREFUSED:
-    case EHOSTUNREACH:
-    case ENETUNREACH:
-    case EMSGSIZE: break;
-    default: connection_end(uring, connection, err); break;
     }
+    if (!socket_goes_on(err)) connection_end(&uring->table, connection, err);
 }
 
 void udp_on_receive(struct uring *uring, const struct completion *completion, struct events *events)
 {
     struct udp *udp = &uring->udp;
-    struct connection *connection = &uring->connections[user_data_index(completion->user_data)];
+    struct connection *connection = &uring->table.list[user_data_index(completion->user_data)];
     ASSERT(udp->split_conn == IO_NONE);
     if (completion->flags & IORING_CQE_F_BUFFER) {
         uint16_t buffer = (uint16_t)(completion->flags >> IORING_CQE_BUFFER_SHIFT);
-        uint32_t conn = connection_handle(uring, connection);
+        uint32_t conn = connection_handle(&uring->table, connection);
         if (split_begin(udp, conn, buffer, completion->result))
             udp_split(uring, events);
         else
@@ -216,7 +186,7 @@ void udp_on_receive(struct uring *uring, const struct completion *completion, st
     if (!(completion->flags & IORING_CQE_F_MORE)) {
         connection->is_receiving = false;
         connection_operation_done(uring, connection);
-        connection_mark(uring, connection);
+        connection_mark(&uring->table, connection);
     }
     if (completion->result < 0) on_receive_error(uring, connection, completion->result);
 }
@@ -294,7 +264,7 @@ int udp_send(struct uring *uring, struct connection *connection,
         if (datagram->bytes.iov_len > DATAGRAM_BYTES_MAX) break;
         if (send == NULL || !coalesces || !fits(send, datagram)) {
             struct udp_send *next =
-                send_take(udp, connection_handle(uring, connection), &datagram->to);
+                send_take(udp, connection_handle(&uring->table, connection), &datagram->to);
             if (next == NULL) break;
             send = next;
             send_queue(udp, send);
@@ -331,9 +301,9 @@ static void message_prepare(struct udp_send *send)
 /* NULL where the socket is closed by now. */
 static struct connection *send_connection(struct uring *uring, const struct udp_send *send)
 {
-    struct connection *connection = &uring->connections[send->conn & CONNECTION_INDEX_MASK];
-    bool is_open =
-        connection->state == CONNECTION_UP && connection_handle(uring, connection) == send->conn;
+    struct connection *connection = &uring->table.list[send->conn & CONNECTION_INDEX_MASK];
+    bool is_open = connection->state == CONNECTION_UP &&
+                   connection_handle(&uring->table, connection) == send->conn;
     return is_open ? connection : NULL;
 }
 
@@ -367,8 +337,8 @@ void udp_on_send(struct uring *uring, const struct completion *completion)
     struct udp *udp = &uring->udp;
     struct udp_send *send = &udp->sends[user_data_index(completion->user_data)];
     /* Its slot cannot be somebody else's: this operation was counted. */
-    struct connection *connection = &uring->connections[send->conn & CONNECTION_INDEX_MASK];
-    ASSERT(connection_handle(uring, connection) == send->conn);
+    struct connection *connection = &uring->table.list[send->conn & CONNECTION_INDEX_MASK];
+    ASSERT(connection_handle(&uring->table, connection) == send->conn);
     connection_operation_done(uring, connection);
     if (completion->result >= 0) {
         uring->io.counters.sends++;

@@ -78,18 +78,17 @@ static bool wakes_service(struct uring *uring)
 /* Services each connection that was marked before; new marks wait for the next turn. */
 static void connections_service(struct uring *uring, struct events *events)
 {
-    uint32_t index = uring->marked;
-    uring->marked = LIST_END;
+    uint32_t index = uring->table.marked;
+    uring->table.marked = LIST_END;
     while (index != LIST_END) {
-        struct connection *connection = &uring->connections[index];
+        struct connection *connection = &uring->table.list[index];
         index = connection->next;
         connection->is_marked = false;
         bool is_done = connection_service(uring, connection, events);
         if (connection->state == CONNECTION_GONE) {
-            connection->next = uring->gone;
-            uring->gone = connection_index(uring, connection);
+            connection_gone(&uring->table, connection);
         } else if (!is_done) {
-            connection_mark(uring, connection);
+            connection_mark(&uring->table, connection);
         }
     }
 }
@@ -135,7 +134,7 @@ static void reap(struct uring *uring, struct events *events)
 /* Whether one connection is marked and nothing else asks for a call. */
 static bool would_call_for_one(const struct uring *uring)
 {
-    return uring->marked != LIST_END && uring->marked == uring->marked_last &&
+    return uring->table.marked != LIST_END && uring->table.marked == uring->table.marked_last &&
            uring->wakes_count == 0 && queue_requests_count(&uring->queue) == 0 &&
            !queue_needs_enter(&uring->queue) && !(uring->queue.features & URING_SEND_ZC);
 }
@@ -146,10 +145,9 @@ static unsigned uring_wait(struct io *io, struct io_event *list, unsigned events
     struct uring *uring = uring_of(io);
     ASSERT(events_max > 0);
     struct events events = {list, 0, events_max};
-    uring->turn++;
 
     /* The owner is done with the events of the turn before. */
-    connections_reap(uring);
+    connections_reap(&uring->table);
     buffers_publish(&uring->buffers);
     buffers_publish(&uring->udp.buffers);
 
@@ -162,7 +160,7 @@ static unsigned uring_wait(struct io *io, struct io_event *list, unsigned events
     event_poll_arm(uring);
     wait_ns = listener_service(uring, wait_ns);
 
-    bool is_due = events.count > 0 || uring->woken || uring->marked != LIST_END ||
+    bool is_due = events.count > 0 || uring->woken || uring->table.marked != LIST_END ||
                   uring->udp.split_conn != IO_NONE || queue_has_completions(&uring->queue);
     if (is_due) wait_ns = 0;
     /* What came while we sent past the ring is the next turn's: one system call a turn. */
@@ -179,7 +177,7 @@ static bool uring_ready(struct io *io)
 {
     const struct uring *uring = uring_of(io);
     return queue_has_completions(&uring->queue) || queue_needs_enter(&uring->queue) ||
-           uring->marked != LIST_END || uring->woken || uring->wakes_count > 0 ||
+           uring->table.marked != LIST_END || uring->woken || uring->wakes_count > 0 ||
            queue_requests_count(&uring->queue) > 0 || uring->udp.split_conn != IO_NONE ||
            uring->udp.sends_queued != LIST_END || listener_is_due(uring);
 }
@@ -213,15 +211,15 @@ static int64_t uring_connect(struct io *io, const struct address *address, void 
         close(fd);
         return err;
     }
-    struct connection *connection = connection_take(uring, fd, false, context);
+    struct connection *connection = connection_take(&uring->table, fd, false, context);
     if (connection == NULL) {
         close(fd);
         return -ENOSPC;
     }
     connection->state = CONNECTION_CONNECTING;
     connection->peer = *address;
-    connection_mark(uring, connection);
-    return connection_handle(uring, connection);
+    connection_mark(&uring->table, connection);
+    return connection_handle(&uring->table, connection);
 }
 
 /* What an accepted socket has, and this one may lack. */
@@ -244,17 +242,17 @@ static int64_t uring_adopt(struct io *io, int fd, void *context)
     if (queue_fails_now(&uring->queue)) return uring->queue.fail_err;
     int err = socket_prepare(fd);
     if (err < 0) return err;
-    struct connection *connection = connection_take(uring, fd, false, context);
+    struct connection *connection = connection_take(&uring->table, fd, false, context);
     if (connection == NULL) return -ENOSPC;
     connection->is_first = true;
-    connection_mark(uring, connection);
-    return connection_handle(uring, connection);
+    connection_mark(&uring->table, connection);
+    return connection_handle(&uring->table, connection);
 }
 
 static int uring_detach(struct io *io, uint32_t conn)
 {
     struct uring *uring = uring_of(io);
-    struct connection *connection = connection_of(uring, conn);
+    struct connection *connection = connection_of(&uring->table, conn);
     bool is_busy = connection->state != CONNECTION_UP || connection->is_udp ||
                    !connection->is_paused || connection->operations > 0 || connection->is_sending ||
                    connection->has_eof || connection->stash_first != NO_BUFFER ||
@@ -263,31 +261,31 @@ static int uring_detach(struct io *io, uint32_t conn)
     int fd = connection->fd;
     connection->fd = -1;
     connection->state = CONNECTION_DETACHED;
-    held_clear(&connection->held, &uring->retired);
-    connection_mark(uring, connection);
+    held_clear(&connection->held, &uring->table.retired);
+    connection_mark(&uring->table, connection);
     return fd;
 }
 
 static void uring_set_context(struct io *io, uint32_t conn, void *context)
 {
-    connection_of(uring_of(io), conn)->context = context;
+    connection_of(&uring_of(io)->table, conn)->context = context;
 }
 
 static void uring_resume(struct io *io, uint32_t conn)
 {
     struct uring *uring = uring_of(io);
-    struct connection *connection = connection_of(uring, conn);
+    struct connection *connection = connection_of(&uring->table, conn);
     ASSERT(!connection->is_udp);
     if (connection->state != CONNECTION_UP) return;
     connection->is_paused = false;
     connection->is_first = false;
-    connection_mark(uring, connection);
+    connection_mark(&uring->table, connection);
 }
 
 static void uring_pause(struct io *io, uint32_t conn, const void *rest, size_t rest_bytes)
 {
     struct uring *uring = uring_of(io);
-    struct connection *connection = connection_of(uring, conn);
+    struct connection *connection = connection_of(&uring->table, conn);
     ASSERT(!connection->is_udp);
     if (connection->state != CONNECTION_UP) return;
     receive_pause(uring, connection, rest, rest_bytes);
@@ -296,34 +294,19 @@ static void uring_pause(struct io *io, uint32_t conn, const void *rest, size_t r
 static void uring_send(struct io *io, uint32_t conn, const struct iovec *parts,
                        unsigned parts_count)
 {
-    struct uring *uring = uring_of(io);
-    struct connection *connection = connection_of(uring, conn);
-    ASSERT(parts_count > 0 && parts_count <= IO_SEND_PARTS_MAX);
-    ASSERT(!connection->is_udp);
-    /* It ended after the owner last heard of it; IO_CLOSED is on its way. */
-    if (connection->state >= CONNECTION_ENDING) return;
-    ASSERT(connection->state == CONNECTION_UP);
-    ASSERT(!connection->is_sending);
-    struct send *send = &connection->send;
-    memcpy(send->parts, parts, parts_count * sizeof *parts);
-    send->parts_count = parts_count;
-    send->part = 0;
-    connection->is_sending = true;
-    connection_mark(uring, connection);
+    connection_set_send(&uring_of(io)->table, conn, parts, parts_count);
 }
 
 static void uring_finish(struct io *io, uint32_t conn)
 {
-    struct connection *connection = connection_of(uring_of(io), conn);
-    ASSERT(!connection->is_sending);
-    if (connection->state == CONNECTION_UP) shutdown(connection->fd, SHUT_WR);
+    connection_finish(&uring_of(io)->table, conn);
 }
 
 static void uring_close(struct io *io, uint32_t conn)
 {
     struct uring *uring = uring_of(io);
-    struct connection *connection = connection_of(uring, conn);
-    connection_end(uring, connection, connection->told_eof ? 0 : -ECANCELED);
+    struct connection *connection = connection_of(&uring->table, conn);
+    connection_end(&uring->table, connection, connection->told_eof ? 0 : -ECANCELED);
 }
 
 /* ---- datagrams ---- */
@@ -335,7 +318,7 @@ static int64_t uring_udp_open(struct io *io, const struct address *address, void
 
 static int uring_udp_address(struct io *io, uint32_t conn, struct address *address)
 {
-    const struct connection *connection = connection_of(uring_of(io), conn);
+    const struct connection *connection = connection_of(&uring_of(io)->table, conn);
     return connection->fd < 0 ? -EBADF : socket_address(connection->fd, address);
 }
 
@@ -343,7 +326,7 @@ static int uring_udp_send(struct io *io, uint32_t conn, const struct io_datagram
                           unsigned count)
 {
     struct uring *uring = uring_of(io);
-    return udp_send(uring, connection_of(uring, conn), datagrams, count);
+    return udp_send(uring, connection_of(&uring->table, conn), datagrams, count);
 }
 
 /* ---- waking ---- */
@@ -387,18 +370,7 @@ static int uring_fd(struct io *io)
 
 static void uring_arm(struct io *io, uint64_t due_ns)
 {
-    struct uring *uring = uring_of(io);
-    ASSERT(uring->bell.fd >= 0);
-    if (due_ns == 0) {
-        bell_ring(&uring->bell);
-        return;
-    }
-    /* Silence first: what comes between the two is seen by the one or rings after the other. */
-    bell_silence(&uring->bell);
-    if (uring_ready(io))
-        bell_ring(&uring->bell);
-    else if (due_ns != TIME_NEVER)
-        bell_set(&uring->bell, due_ns);
+    bell_arm(&uring_of(io)->bell, due_ns, io);
 }
 
 /* ---- opening and destroying ---- */
@@ -407,8 +379,8 @@ static bool has_operations(const struct uring *uring)
 {
     if (uring->event_armed || uring->listener.is_armed || uring->listener.is_cancelling)
         return true;
-    for (uint32_t i = 0; i < uring->connections_used; i++)
-        if (uring->connections[i].operations > 0) return true;
+    for (uint32_t i = 0; i < uring->table.used; i++)
+        if (uring->table.list[i].operations > 0) return true;
     return false;
 }
 
@@ -421,20 +393,8 @@ static void drain(struct uring *uring)
         if (queue_enter(&uring->queue, queue_has_completions(&uring->queue) ? 0 : NS_PER_MS) < 0)
             break;
         reap(uring, &events);
-        held_blocks_free(&uring->retired);
+        held_blocks_free(&uring->table.retired);
     }
-}
-
-static void connections_close(struct uring *uring)
-{
-    for (uint32_t i = 0; i < uring->connections_used; i++) {
-        struct connection *connection = &uring->connections[i];
-        if (connection->state == CONNECTION_FREE) continue;
-        if (connection->fd >= 0) close(connection->fd);
-        held_clear(&connection->held, &uring->retired);
-    }
-    held_blocks_free(&uring->retired);
-    memory_release(uring->connections, uring->connections_bytes);
 }
 
 static void uring_destroy(struct io *io)
@@ -447,7 +407,7 @@ static void uring_destroy(struct io *io)
     drain(uring);
     queue_close(&uring->queue);
     if (uring->listener.fd >= 0) close(uring->listener.fd);
-    connections_close(uring);
+    connections_close(&uring->table);
     udp_close(uring);
     buffers_close(&uring->buffers);
     memory_put(uring->stashed);
@@ -499,14 +459,11 @@ static void memlock_raise(void)
 static int tables_open(struct uring *uring, const struct uring_options *options,
                        uint32_t buffers_count)
 {
-    uring->tcp_max = options->connections_max;
-    uring->connections_count = options->connections_max + UDP_SOCKETS_MAX;
-    uring->connections_bytes = uring->connections_count * sizeof *uring->connections;
-    uring->connections = memory_reserve(uring->connections_bytes, 0);
-    if (uring->connections == NULL) return -ENOMEM;
+    int err = connections_open(&uring->table, options->connections_max, &uring->io.counters);
+    if (err < 0) return err;
     uring->stashed = memory_take(buffers_count * sizeof *uring->stashed);
     if (uring->stashed == NULL) {
-        memory_release(uring->connections, uring->connections_bytes);
+        connections_close(&uring->table);
         return -ENOMEM;
     }
     return 0;
@@ -515,7 +472,7 @@ static int tables_open(struct uring *uring, const struct uring_options *options,
 static int queue_and_buffers_open(struct uring *uring, const struct uring_options *options,
                                   uint32_t buffers_count)
 {
-    uint64_t completions = COMPLETIONS_PER_CONNECTION * (uint64_t)uring->connections_count +
+    uint64_t completions = COMPLETIONS_PER_CONNECTION * (uint64_t)uring->table.count +
                            buffers_count + COMPLETIONS_COUNT_MIN / 2;
     const struct queue_options queue = {
         .requests = REQUESTS_COUNT,
@@ -543,9 +500,6 @@ static int open_all(struct uring *uring, const struct uring_options *options)
         options->buffers_count > 0 ? options->buffers_count : BUFFERS_COUNT_DEFAULT;
     *uring = (struct uring){
         .io.table = &uring_table,
-        .free = LIST_END,
-        .gone = LIST_END,
-        .marked = LIST_END,
         .listener.fd = -1,
         .udp.split_conn = IO_NONE,
         .udp.sends_queued = LIST_END,
@@ -561,7 +515,7 @@ static int open_all(struct uring *uring, const struct uring_options *options)
     return 0;
 
 close_tables:
-    memory_release(uring->connections, uring->connections_bytes);
+    connections_close(&uring->table);
     memory_put(uring->stashed);
 close_event_fd:
     close(uring->event_fd);

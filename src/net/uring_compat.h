@@ -17,14 +17,3 @@
 
 /* sqe->ioprio of RECV */
 #define COMPAT_RECVSEND_BUNDLE (1u << 4) /* 6.10 */
-
-/* netinet/udp.h of glibc 2.36 has them; older ones do not. */
-#ifndef UDP_SEGMENT
-#define UDP_SEGMENT 103
-#endif
-#ifndef UDP_GRO
-#define UDP_GRO 104
-#endif
-#ifndef SOL_UDP
-#define SOL_UDP 17
-#endif
