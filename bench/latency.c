@@ -155,6 +155,7 @@ static int connect_and_measure(struct latency_result *result, const struct nodes
                                       .client = 1,
                                       .seeds = seeds,
                                       .idle = idle[about->waiting],
+                                      .io = nodes->io,
                                       .token_file = nodes->token_file};
     fero_opts opts = {.size = sizeof opts, .timeout_ms = CONNECT_MS};
     struct pinger pinger = {.about = about,
@@ -193,10 +194,11 @@ int latency_measure(const struct latency_case *about, struct latency_result *res
                                     .count = 1,
                                     .shards = about->shards,
                                     .waiting = about->waiting,
+                                    .io = about->io,
                                     .plan = &result->plan};
-    int status = about->seeds != NULL
-                     ? nodes_use(&nodes, about->bench, about->seeds, about->token_file, about->name)
-                     : nodes_start(&nodes, &options);
+    int status = about->seeds != NULL ? nodes_use(&nodes, about->bench, about->seeds,
+                                                  about->token_file, about->name, about->io)
+                                      : nodes_start(&nodes, &options);
     if (status != 0) return status;
     bool pinned = sched_getaffinity(0, sizeof before, &before) == 0 &&
                   cpus_pin(cpus_of_client(&result->plan, 0)) == 0;
@@ -317,6 +319,7 @@ int bench_latency_main(int argc, char **argv)
                                  .name = options.common.name,
                                  .seeds = options.common.seeds,
                                  .token_file = options.common.token_file,
+                                 .io = options.common.io,
                                  .shards = (uint32_t)options.common.shards,
                                  .message_bytes = (uint32_t)options.size,
                                  .verb = (enum sender_verb)options.verb,

@@ -19,6 +19,7 @@ struct latency_case {
     const char *name;       /* of the cache */
     const char *seeds;      /* of a running node; NULL: own server */
     const char *token_file; /* of a running node */
+    int32_t io;             /* of both sides: FERO_IO_... */
     uint32_t shards;
     uint32_t message_bytes;
     enum sender_verb verb;

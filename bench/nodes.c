@@ -17,6 +17,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "cli/client.h"
 #include "cli/command.h"
 #include "cli/json.h"
 #include "fero.h"
@@ -26,7 +27,7 @@
 #define READY_MS 15000
 #define STOP_MS 5000
 #define LINE_BYTES 4096
-#define ARGUMENTS_MAX 16
+#define ARGUMENTS_MAX 20
 
 /* ------------------------------------------------------------------------------------- start */
 
@@ -58,7 +59,12 @@ static int spawn(struct node *node, const struct nodes_options *options, uint32_
     snprintf(shards, sizeof shards, "%u", options->shards);
     const char *arguments[ARGUMENTS_MAX] = {"fero",   "serve",    options->name, "--ports", "0",
                                             "--json", "--shards", shards,        "--cpus",  cpus};
-    arguments[10] = waiting[options->waiting];
+    uint32_t count = 10;
+    if (options->waiting != NODES_ADAPTIVE) arguments[count++] = waiting[options->waiting];
+    if (options->io != FERO_IO_AUTO) {
+        arguments[count++] = "--io";
+        arguments[count++] = client_io_names[options->io];
+    }
     int ends[2];
     if (pipe2(ends, O_CLOEXEC) < 0) return -errno;
     pid_t parent = getpid();
@@ -98,7 +104,7 @@ int nodes_start(struct nodes *nodes, const struct nodes_options *options)
 {
     ASSERT(options->count > 0);
     ASSERT(options->count <= NODES_MAX);
-    *nodes = (struct nodes){.bench = options->bench};
+    *nodes = (struct nodes){.bench = options->bench, .io = options->io};
     uint64_t begin_ns = clock_now_ns();
     /* It is meant for nodes that run already. */
     unsetenv("FERO_TOKEN_FILE");
@@ -123,13 +129,15 @@ int nodes_start(struct nodes *nodes, const struct nodes_options *options)
     return 0;
 }
 
-int nodes_try(const char *address, const char *token_file, const char *name, int64_t timeout_ms)
+int nodes_try(const char *address, const char *token_file, const char *name, int64_t timeout_ms,
+              int32_t io)
 {
     const char *seeds[] = {address, NULL};
     fero_runtime_opts runtime_opts = {.size = sizeof runtime_opts,
                                       .client = 1,
                                       .seeds = seeds,
                                       .idle = FERO_IDLE_SLEEP,
+                                      .io = io,
                                       .token_file = token_file};
     fero_opts opts = {.size = sizeof opts, .timeout_ms = timeout_ms};
     fero *runtime;
@@ -146,7 +154,7 @@ int nodes_try(const char *address, const char *token_file, const char *name, int
 static int try_all(const struct nodes *nodes, const char *name)
 {
     for (uint32_t i = 0; i < nodes->count; i++) {
-        int err = nodes_try(nodes->list[i].address, nodes->token_file, name, REACH_MS);
+        int err = nodes_try(nodes->list[i].address, nodes->token_file, name, REACH_MS, nodes->io);
         if (err == 0) continue;
         fprintf(stderr, "fero %s: cannot connect: %s\n", nodes->bench, fero_errmsg());
         if (err == FERO_E_DENIED) return STATUS_REFUSED;
@@ -156,9 +164,9 @@ static int try_all(const struct nodes *nodes, const char *name)
 }
 
 int nodes_use(struct nodes *nodes, const char *bench, const char *seeds, const char *token_file,
-              const char *name)
+              const char *name, int32_t io)
 {
-    *nodes = (struct nodes){.bench = bench, .token_file = token_file};
+    *nodes = (struct nodes){.bench = bench, .token_file = token_file, .io = io};
     for (const char *at = seeds; *at != 0;) {
         size_t bytes = strcspn(at, ",");
         if (nodes->count == NODES_MAX || bytes == 0 || bytes >= NODE_ADDRESS_BYTES) {

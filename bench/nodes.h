@@ -31,6 +31,7 @@ struct nodes_options {
     uint32_t count;
     uint32_t shards; /* of each */
     enum nodes_waiting waiting;
+    int32_t io; /* FERO_IO_..., of the nodes and of their clients */
     const struct cpus_plan *plan;
 };
 
@@ -43,6 +44,7 @@ struct node {
 struct nodes {
     const char *bench;
     const char *token_file; /* that these nodes want; NULL: none */
+    int32_t io;             /* of clients: FERO_IO_... */
     struct node list[NODES_MAX];
     uint32_t count;
     double stable_ms; /* from the first start to the last readiness */
@@ -55,10 +57,10 @@ MUST_CHECK int nodes_start(struct nodes *nodes, const struct nodes_options *opti
  * `name`. 0, or an exit status after one line.
  */
 MUST_CHECK int nodes_use(struct nodes *nodes, const char *bench, const char *seeds,
-                         const char *token_file, const char *name);
+                         const char *token_file, const char *name, int32_t io);
 /* Opens the cache `name` of the node at `address`, and closes it. 0, or FERO_E_... */
 MUST_CHECK int nodes_try(const char *address, const char *token_file, const char *name,
-                         int64_t timeout_ms);
+                         int64_t timeout_ms, int32_t io);
 /* Ends what nodes_start began. Nodes that are not ours are left alone. */
 void nodes_stop(struct nodes *nodes);
 /* While something else is measured, ours must not even spin. */

@@ -7,7 +7,7 @@
 static bool node_is_there(const struct options_common *options)
 {
     return nodes_is_listening(SEEDS_DEFAULT) &&
-           nodes_try(SEEDS_DEFAULT, options->token_file, options->name, PROBE_MS) == 0;
+           nodes_try(SEEDS_DEFAULT, options->token_file, options->name, PROBE_MS, options->io) == 0;
 }
 
 int options_settle(const struct command *command, struct options_common *options, bool wants_own)

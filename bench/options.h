@@ -8,6 +8,7 @@
 
 #include "bench/cpus.h"
 #include "bench/nodes.h"
+#include "cli/client.h"
 #include "cli/command.h"
 
 struct options_common {
@@ -15,6 +16,7 @@ struct options_common {
     const char *token_file; /* of running ones; NULL: none */
     const char *name;
     int64_t shards;
+    int32_t io; /* FERO_IO_... */
     bool busy_poll;
     bool idle;
     bool limit;
@@ -36,6 +38,9 @@ struct options_common {
      .help = "the cache (demo)"},                                                                  \
     {.name = "shards", .kind = OPTION_NUMBER, .offset = offsetof(type, field.shards),              \
      .shows = "N", .low = 1, .high = 256, .help = "of each server that is started (1)"},           \
+    {.name = "io", .kind = OPTION_CHOICE, .offset = offsetof(type, field.io),                      \
+     .shows = "auto, uring, epoll", .choices = client_io_names,                                    \
+     .help = "how both sides speak to the kernel"},                                                \
     {.name = "busy-poll", .kind = OPTION_FLAG, .offset = offsetof(type, field.busy_poll),          \
      .help = "both sides never sleep"},                                                            \
     {.name = "idle", .kind = OPTION_FLAG, .offset = offsetof(type, field.idle),                    \

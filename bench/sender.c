@@ -525,6 +525,7 @@ static void connect_targets(struct sender *sender)
                                           .seeds = seeds,
                                           .window_bytes = (int64_t)window_bytes_of(options),
                                           .idle = idle[options->waiting],
+                                          .io = options->nodes->io,
                                           .token_file = options->nodes->token_file};
         if (fero_start(&runtime_opts, &target->runtime) < 0) {
             complain_of(sender, "cannot start");

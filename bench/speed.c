@@ -148,9 +148,11 @@ static int start_nodes(struct speed_result *result, struct nodes *nodes)
                                     .count = about->servers,
                                     .shards = about->shards,
                                     .waiting = about->waiting,
+                                    .io = about->io,
                                     .plan = &result->plan};
     if (about->seeds == NULL) return nodes_start(nodes, &options);
-    int status = nodes_use(nodes, about->bench, about->seeds, about->token_file, about->name);
+    int status =
+        nodes_use(nodes, about->bench, about->seeds, about->token_file, about->name, about->io);
     result->about.servers = nodes->count;
     return status;
 }
@@ -305,6 +307,7 @@ static int run_permutations(const struct speed_options *options, struct speed_re
                                .name = options->common.name,
                                .seeds = options->common.seeds,
                                .token_file = options->common.token_file,
+                               .io = options->common.io,
                                .shards = (uint32_t)options->common.shards,
                                .verb = (enum sender_verb)options->verb,
                                .sockets = (uint32_t)options->sockets,

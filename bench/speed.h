@@ -18,6 +18,7 @@ struct speed_case {
     const char *name;       /* of the cache */
     const char *seeds;      /* of running nodes; NULL: own servers */
     const char *token_file; /* of running nodes */
+    int32_t io;             /* of both sides: FERO_IO_... */
     uint64_t records;
     uint32_t message_bytes;
     uint32_t clients;

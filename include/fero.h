@@ -123,6 +123,12 @@ typedef void (*fero_log_fn)(int32_t level, const char *line, void *ud);
 #define FERO_IDLE_BUSY_POLL 1 /* never sleep */
 #define FERO_IDLE_SLEEP 2     /* sleep at once */
 
+/* How a runtime speaks to the kernel. The default is io_uring where it may be used, else epoll; the
+   environment variable FERO_IO ("uring" or "epoll") decides where it is set. */
+#define FERO_IO_AUTO 0
+#define FERO_IO_URING 1 /* or fero_start fails, and says what refuses it */
+#define FERO_IO_EPOLL 2
+
 /*
  * Options of a runtime. All but `seeds` concern servers; clients read those marked (c) too.
  */
@@ -138,6 +144,7 @@ typedef struct fero_runtime_opts {
     int32_t idle;                /* FERO_IDLE_... (c) */
     const char *const *seeds;    /* clients: "HOST:PORT" of nodes, HOST being an address; NULL at
                                   the end; at most 64 */
+    int32_t io;                  /* FERO_IO_... (c) */
     const char *io_features;     /* "-msg_ring,+send_zc"; NULL: what measured best (c) */
     int64_t memory_max_bytes;    /* cap on logs and tables of all shards, at least 64 MiB each; 0:
                                   80 % of the machine's or control group's */
@@ -190,7 +197,7 @@ typedef struct fero_runtime_opts {
  *   FERO_E_EXISTS  every port from port_first to port_last is taken.
  *   FERO_E_DENIED  `listen` is not a loopback address, and there is neither a token nor `insecure`.
  *   FERO_E_NOMEM   no memory for the shards, or for the client's window.
- *   FERO_E_SYS     io_uring is refused, address space cannot be reserved, or listening failed.
+ *   FERO_E_SYS     `io` is refused, address space cannot be reserved, or listening failed.
  */
 FERO_API int fero_start(const fero_runtime_opts *opts, fero **out) FERO_NODISCARD;
 /*

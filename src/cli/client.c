@@ -8,6 +8,8 @@
 
 #define SEED_BYTES 256
 
+const char *const client_io_names[] = {"auto", "uring", "epoll", NULL};
+
 /* The details if the library has some, else what the code means. */
 static const char *reason_of(int err)
 {
@@ -96,6 +98,7 @@ int cli_open(struct client *client, const struct command *command,
                                       .client = 1,
                                       .seeds = seeds,
                                       .idle = FERO_IDLE_SLEEP,
+                                      .io = options->io,
                                       .token_file = options->token_file};
     int err = fero_start(&runtime_opts, &client->runtime);
     if (err < 0) return client_complain(client, err);

@@ -17,8 +17,11 @@ struct client_options {
     const char *seeds;
     const char *token_file; /* NULL: none */
     int64_t timeout_ms;
+    int32_t io; /* FERO_IO_... */
     bool json;
 };
+/* What --io takes; ends with NULL. */
+extern const char *const client_io_names[];
 #define CLIENT_OPTIONS_DEFAULT                                                                     \
     {                                                                                              \
         .seeds = CLIENT_SEEDS_DEFAULT, .timeout_ms = CLIENT_TIMEOUT_MS_DEFAULT                     \
@@ -39,6 +42,10 @@ struct client_options {
      .shows = "FILE", .help = "holds the token that the node wants",                               \
      .manual = "Show the node the token that this file holds. The file must be open to its owner " \
                "only."},                                                                           \
+    {.name = "io", .kind = OPTION_CHOICE, .offset = offsetof(type, field.io),                      \
+     .shows = "auto, uring, epoll", .choices = client_io_names,                                    \
+     .help = "how to speak to the kernel (io_uring if allowed)",                                   \
+     .manual = "How to speak to the kernel; see fero-serve(1)."},                                  \
     {.name = "json", .kind = OPTION_FLAG, .offset = offsetof(type, field.json),                    \
      .help = "print one JSON object"}
 /* clang-format on */

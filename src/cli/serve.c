@@ -26,6 +26,7 @@
 /* Leaves half a second of the two that SIGTERM may take for giving memory back. */
 #define DRAIN_MS 1500
 #define SAME_SIGNAL_MS 300
+#define IO_BYTES 512
 #define INFO_BYTES ((size_t)1 << 20)
 
 struct serve_options {
@@ -37,6 +38,7 @@ struct serve_options {
     const char *ports;
     bool busy_poll;
     bool idle;
+    int32_t io;
     const char *io_features;
     int64_t memory_max_bytes;
     int64_t history_max_bytes;
@@ -103,6 +105,13 @@ static const struct option_spec serve_specs[] = {
      .manual =
      "Sleep at once when there is nothing to do. Without this option and --busy-poll a "
      "shard spins for a moment after it had work, then sleeps."},
+    {.name = "io", .kind = OPTION_CHOICE, FIELD(io), .shows = "auto, uring, epoll",
+     .choices = client_io_names,
+     .help = "how to speak to the kernel (io_uring if allowed, else epoll)",
+     .manual =
+     "How to speak to the kernel. auto, the default, is io_uring(7) where it may be used, else "
+     "epoll(7); which one and why is told at the start and by \"fero info\". With uring a node "
+     "does not start where it is refused, and says by what and what to type."},
     {.name = "io-features", .kind = OPTION_TEXT, FIELD(io_features), .shows = "LIST",
      .help = "switch io_uring features: -msg_ring,+send_zc",
      .manual =
@@ -282,6 +291,7 @@ static int make_opts(const struct command *command, const struct serve_options *
         .idle = options->busy_poll ? FERO_IDLE_BUSY_POLL
                 : options->idle    ? FERO_IDLE_SLEEP
                                    : FERO_IDLE_ADAPTIVE,
+        .io = options->io,
         .io_features = options->io_features,
         .memory_max_bytes = options->memory_max_bytes,
         .history_max_bytes = options->history_max_bytes,
@@ -383,6 +393,8 @@ struct facts {
     uint64_t shards;
     uint64_t memory_max_bytes;
     char cpus[256];
+    char io[IO_BYTES];     /* "io_uring" or "epoll" */
+    char io_why[IO_BYTES]; /* JSON text of the reason */
 };
 
 /* Writes the cpus of the shards, "0-3,6", in the order of the shards. */
@@ -420,7 +432,9 @@ static bool facts_make(struct facts *facts, fero *runtime, const char *token_fil
     facts->shards = json_sum(facts->info, facts->info_bytes, "shards_count");
     facts->memory_max_bytes = json_sum(facts->info, facts->info_bytes, "memory_max_bytes");
     write_cpus(facts);
-    return true;
+    return json_string(facts->info, facts->info_bytes, "io", facts->io, sizeof facts->io) &&
+           json_string(facts->info, facts->info_bytes, "io_why", facts->io_why,
+                       sizeof facts->io_why);
 }
 
 static void print_json(const struct facts *facts, char **names, int count)
@@ -430,10 +444,12 @@ static void print_json(const struct facts *facts, char **names, int count)
         if (i > 0) putchar(',');
         json_put_string(stdout, names[i], strlen(names[i]));
     }
-    printf(
-        "],\"shards_count\":%llu,\"cpus\":\"%s\",\"memory_max_bytes\":%llu,\"version\":\"%s\"}\n",
-        (unsigned long long)facts->shards, facts->cpus, (unsigned long long)facts->memory_max_bytes,
-        FERO_VERSION);
+    printf("],\"shards_count\":%llu,\"cpus\":\"%s\",\"memory_max_bytes\":%llu,\"version\":\"%s\"",
+           (unsigned long long)facts->shards, facts->cpus,
+           (unsigned long long)facts->memory_max_bytes, FERO_VERSION);
+    printf(",\"io\":\"%s\",\"io_why\":", facts->io);
+    json_put_string(stdout, facts->io_why, strlen(facts->io_why));
+    printf("}\n");
 }
 
 static void print_try(const char *program, const char *what, const char *name, const char *seeds)
@@ -457,6 +473,7 @@ static void print_facts(const struct facts *facts, const char *program, char **n
            facts->cpus[0] != 0 ? ", on the cpus " : "", facts->cpus);
     printf("  memory        at most %s for logs and tables\n",
            size_format(facts->memory_max_bytes, memory));
+    printf("  io            %s, because %s\n", facts->io, facts->io_why);
     printf("\nTry, in another shell:\n");
     char set[256];
     char get[256];

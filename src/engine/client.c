@@ -22,8 +22,8 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "engine/error.h"
+#include "engine/settings.h"
 #include "engine/token.h"
-#include "net/uring.h"
 
 #define OUTBOX_DEFAULT (1 * MIB)
 #define WINDOW_BYTES_DEFAULT (4 * MIB)
@@ -153,21 +153,17 @@ static uint64_t read_clock(void *context)
 
 static int open_io(const fero_runtime_opts *opts, struct io **io)
 {
-    char reason[URING_REASON_BYTES] = "";
-    struct uring_options options = {.features = URING_FEATURES_DEFAULT,
-                                    .connections_max = CONNECTIONS_DEFAULT};
-    const char *unknown = "";
-    size_t unknown_bytes = 0;
-    if (opts->io_features != NULL &&
-        uring_features_parse(opts->io_features, &options.features, &unknown, &unknown_bytes) < 0)
-        return error_set(FERO_E_INVAL, "io-features: \"%.*s\" is not a feature", (int)unknown_bytes,
-                         unknown);
+    struct chosen chosen;
+    struct choice_options options = {.connections_max = CONNECTIONS_DEFAULT};
+    int err = settings_take_io(opts, &options.choice, &options.features);
+    if (err < 0) return err;
     if (opts->connections_max < 0 || opts->connections_max > (int64_t)64 * 1024)
         return error_set(FERO_E_INVAL, "connections.max is %lld, but must be from 1 to 65536",
                          (long long)opts->connections_max);
     if (opts->connections_max > 0) options.connections_max = (uint32_t)opts->connections_max;
-    int err = uring_open(&options, io, reason);
-    if (err < 0) return error_set(FERO_E_SYS, "%s", reason[0] != 0 ? reason : strerror(-err));
+    err = choice_open(&options, io, &chosen);
+    if (err < 0)
+        return error_set(FERO_E_SYS, "%s", chosen.why[0] != 0 ? chosen.why : strerror(-err));
     return 0;
 }
 

@@ -23,7 +23,7 @@
 #include "engine/runtime.h"
 #include "engine/settings.h"
 #include "engine/token.h"
-#include "net/uring.h"
+#include "net/choice.h"
 #include "ring/slot.h"
 #include "shard/mailbox.h"
 #include "shard/shard.h"
@@ -43,7 +43,8 @@ struct server_thread {
     sem_t stopped; /* posted by the thread: it makes no turn any more */
     sem_t leave;   /* posted to the thread: no other shard will wake it again */
     int err;
-    char reason[URING_REASON_BYTES];
+    struct chosen io; /* the shard reads it */
+    char reason[CHOICE_WHY_BYTES];
 };
 
 struct server {
@@ -103,11 +104,21 @@ static int thread_open(struct server_thread *thread)
     uint16_t cpu = cpus->cpus[index % cpus->count];
     struct io *io;
     shard->cpu = cpus_pin(cpu) == 0 ? cpu : -1;
-    struct uring_options options = {.features = server->settings.io_features,
-                                    .connections_max = shard_callers_max(&server->settings.shard),
-                                    .trace = &server->trace};
-    int err = uring_open(&options, &io, thread->reason);
-    if (err < 0) return err;
+    const struct choice_options options = {.choice = server->settings.io,
+                                           .features = server->settings.io_features,
+                                           .connections_max =
+                                               shard_callers_max(&server->settings.shard),
+                                           .trace = &server->trace};
+    int err = choice_open(&options, &io, &thread->io);
+    if (err < 0) {
+        snprintf(thread->reason, sizeof thread->reason, "%s", thread->io.why);
+        return err;
+    }
+    shard->io_name = thread->io.name;
+    shard->io_why = thread->io.why;
+    if (index == 0)
+        trace_line(&server->trace, TRACE_INFO, "io: %s, because %s", thread->io.name,
+                   thread->io.why);
     err = shard_init(shard, index, io, &server->mailboxes[index], server->shards,
                      server->slot_owner, &server->settings.shard);
     if (err < 0) {

@@ -243,10 +243,32 @@ static int take_cpus(struct settings *settings, const fero_runtime_opts *opts,
     return 0;
 }
 
+int settings_take_io(const fero_runtime_opts *opts, enum choice *io, uint32_t *features)
+{
+    static const enum choice choices[] = {[FERO_IO_AUTO] = CHOICE_AUTO,
+                                          [FERO_IO_URING] = CHOICE_URING,
+                                          [FERO_IO_EPOLL] = CHOICE_EPOLL};
+    const char *unknown;
+    size_t unknown_bytes;
+    *features = URING_FEATURES_DEFAULT;
+    if (opts->io < FERO_IO_AUTO || opts->io > FERO_IO_EPOLL)
+        return error_set(FERO_E_INVAL, "io is %d, but must be from 0 to 2", opts->io);
+    *io = choices[opts->io];
+    if (opts->io_features == NULL) return 0;
+    if (opts->io == FERO_IO_EPOLL)
+        return error_set(FERO_E_INVAL,
+                         "io-features is \"%s\", but io is epoll, which has none: leave one out",
+                         opts->io_features);
+    if (uring_features_parse(opts->io_features, features, &unknown, &unknown_bytes) < 0)
+        return error_set(FERO_E_INVAL, "io-features: \"%.*s\" is not a feature; these are: %s",
+                         (int)unknown_bytes, unknown, uring_feature_names());
+    return 0;
+}
+
 int settings_make(struct settings *settings, const fero_runtime_opts *opts, uint64_t machine_bytes,
                   const struct cpu_list *allowed, uint64_t descriptors_max)
 {
-    *settings = (struct settings){.io_features = URING_FEATURES_DEFAULT};
+    *settings = (struct settings){0};
     int err = take_cpus(settings, opts, allowed);
     if (err < 0) return err;
     if ((err = take_memory(settings, opts, machine_bytes)) < 0) return err;
@@ -260,12 +282,8 @@ int settings_make(struct settings *settings, const fero_runtime_opts *opts, uint
     settings->shard.idle = (enum shard_idle)opts->idle;
     settings->port_first = opts->port_first;
     settings->port_last = opts->port_last > opts->port_first ? opts->port_last : opts->port_first;
-    const char *unknown;
-    size_t unknown_bytes;
-    if (opts->io_features != NULL && uring_features_parse(opts->io_features, &settings->io_features,
-                                                          &unknown, &unknown_bytes) < 0)
-        return error_set(FERO_E_INVAL, "io-features: \"%.*s\" is not a feature; these are: %s",
-                         (int)unknown_bytes, unknown, uring_feature_names());
+    err = settings_take_io(opts, &settings->io, &settings->io_features);
+    if (err < 0) return err;
     settings->shard.node = rng_secret_u64();
     settings->shard.cluster = rng_secret_u64();
     settings->shard.hash_seed = rng_secret_u64();

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/cpus.h"
 #include "fero.h"
+#include "net/choice.h"
 #include "shard/shard.h"
 
 /* Of adaptive waiting where there are more threads than processors. */
@@ -26,6 +27,7 @@ struct settings {
     uint64_t connections_wanted; /* more than shard.connections_max: descriptors allow that only */
     uint16_t port_first;
     uint16_t port_last;
+    enum choice io;
     uint32_t io_features;
     uint32_t threads_max; /* of the program, that may make requests */
 };
@@ -37,3 +39,5 @@ struct settings {
 MUST_CHECK int settings_make(struct settings *settings, const fero_runtime_opts *opts,
                              uint64_t machine_bytes, const struct cpu_list *allowed,
                              uint64_t descriptors_max);
+/* The io that a server or a client asks for. FERO_E_INVAL likewise. */
+MUST_CHECK int settings_take_io(const fero_runtime_opts *opts, enum choice *io, uint32_t *features);

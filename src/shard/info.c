@@ -81,8 +81,13 @@ size_t info_write(const struct shard *shard, char *buffer, size_t bytes)
     struct text text = {buffer, buffer + bytes};
     const struct shard_options *options = shard->options;
     put_node(&text, shard);
-    put(&text, ",\"time_ns\":%llu,\"view\":%llu,\"caches\":[", (unsigned long long)shard->now_ns,
+    put(&text, ",\"time_ns\":%llu,\"view\":%llu", (unsigned long long)shard->now_ns,
         (unsigned long long)options->view);
+    if (shard->io_name != NULL) {
+        put(&text, ",\"io\":\"%s\",\"io_why\":", shard->io_name);
+        put_string(&text, shard->io_why);
+    }
+    put(&text, ",\"caches\":[");
     for (uint32_t i = 0; i < shard->caches_count; i++) {
         if (i > 0) put(&text, ",");
         put_string(&text, shard->caches[i]->definition->name);

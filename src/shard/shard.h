@@ -100,8 +100,10 @@ struct shard {
     uint64_t stop_deadline_ns;
     uint64_t quiet_since_ns;
     uint64_t spin_ns;
-    int32_t cpu;          /* pinned to, or -1; set before the thread runs */
-    int32_t cpu_clock;    /* clockid_t of the thread's CPU time; 0: not running */
+    int32_t cpu;         /* pinned to, or -1; set before the thread runs */
+    int32_t cpu_clock;   /* clockid_t of the thread's CPU time; 0: not running */
+    const char *io_name; /* which implementation of struct io, and why; NULL: of a test */
+    const char *io_why;
     uint16_t *slot_owner; /* shard of each slot; shared and constant */
 
     struct caller *callers; /* shard_callers_max, reserved */

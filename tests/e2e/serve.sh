@@ -83,7 +83,7 @@ run "$FERO" serve demo --ports 7799-7700
 check "ports the wrong way round are refused" fails_with 2 7799-7700
 run "$FERO" serve demo --cpus two
 check "a list of cpus that is none is refused" fails_with 2 two
-run "$FERO" serve demo --io-features +warp
+run "$FERO" serve demo --io uring --io-features +warp
 check "an unknown io feature is refused, with those that there are" \
     fails_with 2 warp msg_ring send_zc none
 run "$FERO" serve demo --ports 0 --cpus 1023

@@ -14,21 +14,17 @@
 #include <cmocka.h>
 
 #include "base/bytes.h"
-#include "net/uring.h"
+#include "net/io.h"
+#include "tests/support/io_kind.h"
 
 #define EVENTS_MAX 16
 #define BUFFER_BYTES 4096
 
-static struct io *io_open(uint32_t buffers_count)
+static struct io *open_with(uint32_t buffers_count)
 {
-    const struct uring_options options = {.features = URING_FEATURES_DEFAULT,
-                                          .connections_max = 8,
-                                          .buffers_count = buffers_count,
-                                          .buffer_bytes = BUFFER_BYTES};
-    struct io *io = NULL;
-    char reason[URING_REASON_BYTES];
-    assert_int_equal(uring_open(&options, &io, reason), 0);
-    return io;
+    const struct io_shape shape = {
+        .connections_max = 8, .buffers_count = buffers_count, .buffer_bytes = BUFFER_BYTES};
+    return io_open(&shape);
 }
 
 /* A connection that receives; the peer's end of it is in `fd`. */
@@ -60,7 +56,7 @@ static void others_get_a_buffer_while_one_peer_floods(void **state)
 {
     (void)state;
     enum { TURNS_BEFORE = 50, TURNS_MAX = 200 };
-    struct io *io = io_open(4);
+    struct io *io = open_with(4);
     int noisy;
     int quiet;
     (void)adopt(io, &noisy);
@@ -75,7 +71,8 @@ static void others_get_a_buffer_while_one_peer_floods(void **state)
             is_heard = is_heard || (events[i].type == IO_RECEIVED && events[i].conn == conn);
     }
     assert_true(is_heard);
-    assert_true(io->counters.buffers_out > 0);
+    /* epoll asks for no more than one buffer of a peer a turn. */
+    if (io_kind == &io_kind_uring) assert_true(io->counters.buffers_out > 0);
     close(noisy);
     close(quiet);
     io_destroy(io);
@@ -86,7 +83,7 @@ static void bytes_that_are_put_back_are_not_followed_by_ever_more(void **state)
 {
     (void)state;
     enum { TURNS = 2000 };
-    struct io *io = io_open(64);
+    struct io *io = open_with(64);
     int noisy;
     uint32_t conn = adopt(io, &noisy);
     size_t sent = 0;
@@ -116,5 +113,5 @@ int main(void)
         cmocka_unit_test(others_get_a_buffer_while_one_peer_floods),
         cmocka_unit_test(bytes_that_are_put_back_are_not_followed_by_ever_more),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return io_kinds_run(tests, ARRAY_COUNT(tests));
 }

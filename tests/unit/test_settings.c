@@ -234,6 +234,9 @@ static void wrong_words_are_named(void **unused)
         {{.idle = 3}, "3"},
         {{.idle = -1}, "-1"},
         {{.io_features = "+warp"}, "warp"},
+        {{.io = -1}, "io is -1"},
+        {{.io = 3}, "io is 3"},
+        {{.io = FERO_IO_EPOLL, .io_features = "-msg_ring"}, "leave one out"},
         {{.history_max_bytes = (int64_t)1 << 60}, "history"},
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
