@@ -334,18 +334,24 @@ static void drop_links(struct client *client, uint32_t links_count)
     client->links_count = links_count;
 }
 
-static int add_links(struct client *client, uint32_t links_count)
+/* Links up to this count, but `taken`, exist. */
+static int make_links(struct client *client, uint32_t links_count, uint32_t taken)
 {
-    while (client->links_count < links_count) {
-        uint32_t index = client->links_count;
-        if (client->links[index] == NULL) {
-            client->links[index] = client_link_make(client, index);
-            if (client->links[index] == NULL) return -ENOMEM;
-        }
-        client->links[index]->has_shard = true;
-        client->links_count++;
+    for (uint32_t i = client->links_count; i < links_count; i++) {
+        if (i == taken || client->links[i] != NULL) continue;
+        client->links[i] = client_link_make(client, i);
+        if (client->links[i] == NULL) return -ENOMEM;
     }
     return 0;
+}
+
+/* The one that found the node has one of its shards now. */
+static void seat(struct client *client, struct client_link *link, uint32_t index)
+{
+    client_link_free(client->links[index]); /* made for a node where this was another's */
+    client->links[index] = link;
+    client->seeker = NULL;
+    link->index = index;
 }
 
 static void learn_slots(struct client *client, const uint8_t *shard_slots)
@@ -363,16 +369,16 @@ static int learn_home(struct client_link *link, const struct frame_welcome *welc
                       const uint8_t *shard_slots)
 {
     struct client *client = link->client;
-    if (link == client->seeker) {
-        link->index = welcome->shard;
-        client->links[link->index] = link;
-        client->seeker = NULL;
-    }
+    bool is_seeker = link == client->seeker;
     if (welcome->shards_count < client->links_count) drop_links(client, welcome->shards_count);
-    if (add_links(client, welcome->shards_count) < 0) {
+    /* Before it takes its seat: where there is no memory, the seeker has to try again. */
+    if (make_links(client, welcome->shards_count, is_seeker ? welcome->shard : UINT32_MAX) < 0) {
         fail(link, "no memory for %u links", welcome->shards_count);
         return -ENOMEM;
     }
+    if (is_seeker) seat(client, link, welcome->shard);
+    for (; client->links_count < welcome->shards_count; client->links_count++)
+        client->links[client->links_count]->has_shard = true;
     learn_slots(client, shard_slots);
     client->has_home = true;
     client->home = link->address;
