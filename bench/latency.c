@@ -16,6 +16,7 @@
 #include "base/memory.h"
 #include "bench/bench.h"
 #include "bench/draw.h"
+#include "bench/keys.h"
 #include "bench/limit.h"
 #include "bench/options.h"
 #include "bench/progress.h"
@@ -56,13 +57,13 @@ static bool ping(struct pinger *pinger, const fero_wopts *wopts)
 {
     fero_val value = {.type = FERO_T_BYTES, .s = {pinger->value, pinger->value_bytes}};
     uint64_t number = pinger->number++;
+    uint64_t key = keys_scattered(number);
     memcpy(pinger->value, &number, sizeof number);
     pinger->is_back = false;
-    int err =
-        pinger->about->verb == SENDER_ECHO
-            ? fero_send(pinger->cache, (fero_slice){"ECHO", 4}, (fero_slice){NULL, 0}, &value,
-                        wopts, NULL)
-            : fero_update(pinger->cache, (fero_slice){&number, sizeof number}, &value, wopts, NULL);
+    int err = pinger->about->verb == SENDER_ECHO
+                  ? fero_send(pinger->cache, (fero_slice){"ECHO", 4}, (fero_slice){NULL, 0}, &value,
+                              wopts, NULL)
+                  : fero_update(pinger->cache, (fero_slice){&key, sizeof key}, &value, wopts, NULL);
     while (err >= 0 && !pinger->is_back) err = fero_run(pinger->runtime, REPLY_MS);
     return err >= 0;
 }
