@@ -28,6 +28,7 @@ static const struct bench benches[] = {
     {"speed", "how many records a second", bench_speed_main},
     {"latency", "how long one request takes", bench_latency_main},
     {"crossing", "what a request costs that another shard owns", bench_crossing_main},
+    {"read", "values read in the node's own process, while a shard works", bench_read_main},
     {"limit", "a bare socket loop: what this machine could do", bench_limit_main},
     {"lane", "which queue between two shards is faster", bench_lane_main},
     {"table", "the hash table alone", bench_table_main},
