@@ -130,12 +130,23 @@ typedef void (*fero_log_fn)(int32_t level, const char *line, void *ud);
 #define FERO_IO_EPOLL 2
 
 /*
+ * As `shards`: a server with one shard and no thread. The thread that starts it drives it, by fero_run
+ * and fero_fd in a loop of its own (poll, epoll, libuv ...), and it alone opens caches and stops it.
+ * Connections are served and handlers called inside fero_run; the thread's own requests are applied
+ * before the call returns, so that what was written is there (for fero_read, too), and their handlers
+ * are called inside the call; answers are told by fero_run or fero_wait as ever. Other threads may
+ * make requests as of any server: they are served by fero_run. See examples/inline.c.
+ */
+#define FERO_INLINE (-2)
+
+/*
  * Options of a runtime. All but `seeds` concern servers; clients read those marked (c) too.
  */
 typedef struct fero_runtime_opts {
     size_t size;
     int32_t client;              /* 1: no shards and no threads; fero_run drives it (c) */
-    int32_t shards;              /* 1 to 64; 0: one for each allowed cpu, at most 64 */
+    int32_t shards;              /* 1 to 64; 0: one for each allowed cpu, at most 64; FERO_INLINE:
+                                    one without a thread */
     const char *cpus;            /* "2-7,10": pin the shards to these; NULL: the allowed ones */
     const char *listen;          /* an IPv4 or IPv6 address; NULL: 127.0.0.1. One that is not a
                                     loopback address needs `token_file` or `insecure` */
@@ -265,6 +276,10 @@ FERO_API int fero_thread_register(fero *rt);
 FERO_API int fero_thread_unregister(fero *rt);
 
 /*
+ * Inline servers, on the thread that drives: does what the node has to do, waits up to `timeout_ms` (0:
+ * not at all, below 0: for ever) until something was done, and returns how much: requests served, and
+ * own ones that ended.
+ *
  * Threads of a server: answers to the calling thread's requests are taken here, and `done` is called
  * inside. It waits up to `timeout_ms` until a request ended, and returns how many did. Requests need
  * no fero_run to be sent. FERO_E_CLOSED: the runtime has stopped.

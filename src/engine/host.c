@@ -21,6 +21,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "engine/driver.h"
 #include "engine/result.h"
 #include "engine/server.h"
 #include "net/io.h"
@@ -39,7 +40,6 @@
 #define SPIN_NS_MIN (5 * NS_PER_US)
 
 static _Thread_local struct host *first_here; /* of all nodes */
-static _Thread_local bool is_shard_thread;
 static pthread_key_t thread_end_key;
 static pthread_once_t thread_end_once = PTHREAD_ONCE_INIT;
 static bool thread_end_known;
@@ -110,14 +110,19 @@ void host_exit(struct host *host)
 static void publish(struct host *host)
 {
     const struct hosts *hosts = host->hosts;
+    bool has_news = host->port.dirty != 0;
     uint64_t sleepers = port_publish(&host->port, hosts->mailboxes);
+    if (host->drives) {
+        if (has_news) driver_take(hosts->driver, host->port.index);
+        return;
+    }
     for (; sleepers != 0; sleepers &= sleepers - 1)
         io_wake(hosts->shards[__builtin_ctzll(sleepers)]->io, NULL);
 }
 
 void host_publish(struct host *host)
 {
-    if (!host->is_in_turn) publish(host);
+    if (!host->is_in_turn || host->drives) publish(host);
 }
 
 /*
@@ -265,8 +270,6 @@ static NO_INLINE int come(struct hosts *hosts, struct host **out)
 {
     int err = 0;
     pthread_once(&thread_end_once, make_thread_end_key);
-    if (is_shard_thread)
-        return error_set(FERO_E_INVAL, "a handler must not make requests by this function");
     struct ops *ops = ops_make();
     if (ops == NULL || !thread_end_known || pthread_setspecific(thread_end_key, &first_here) != 0) {
         if (ops != NULL) ops_leave(ops);
@@ -285,6 +288,7 @@ static NO_INLINE int come(struct hosts *hosts, struct host **out)
     }
     ops->host = host;
     host->ops = ops;
+    host->drives = hosts->driver != NULL && driver_is_here(hosts->driver);
     host->next_here = first_here;
     first_here = host;
     *out = host;
@@ -300,13 +304,10 @@ static struct host *find_here(const struct hosts *hosts)
 
 int host_here(struct hosts *hosts, struct host **out)
 {
+    if (UNLIKELY(shard_running() != NULL))
+        return error_set(FERO_E_INVAL, "a handler must not make requests by this function");
     *out = find_here(hosts);
     return LIKELY(*out != NULL) ? 0 : come(hosts, out);
-}
-
-void host_is_shard_thread(void)
-{
-    is_shard_thread = true;
 }
 
 int host_register(struct hosts *hosts)
@@ -365,7 +366,7 @@ static bool is_in(const struct host *host)
 int hosts_close(struct hosts *hosts)
 {
     const struct host *own = find_here(hosts);
-    if (is_shard_thread || (own != NULL && own->is_in_turn))
+    if (shard_running() != NULL || (own != NULL && own->is_in_turn))
         return error_set(FERO_E_INVAL, "fero_stop cannot be called by a callback or a handler");
     /* Nobody comes any more: the number of hosts stays. */
     pthread_mutex_lock(&hosts->lock);
@@ -734,6 +735,11 @@ static void wait_for_mail(struct host *host, uint64_t now_ns, uint64_t wait_ns)
 {
     const struct shard_options *options = host->hosts->options;
     uint64_t until_ns = wait_ns == TIME_NEVER ? TIME_NEVER : now_ns + wait_ns;
+    if (host->drives) {
+        if (port_has_mail(&host->port)) wait_ns = 0;
+        host->finished += (uint32_t)driver_turn(host->hosts->driver, wait_ns);
+        return;
+    }
     if (something_ready(host) || wait_ns == 0) return;
     if (options->idle == IDLE_BUSY_POLL) {
         spin(host, until_ns);
@@ -774,6 +780,10 @@ static uint64_t turn(struct host *host, uint64_t now_ns, uint64_t wait_ns)
 static void give_control(struct host *host)
 {
     uint64_t due_ns = host->due_ns;
+    if (host->drives) {
+        driver_rest(host->hosts->driver, host->is_starved ? 0 : due_ns);
+        return;
+    }
     if (host->port.is_polled == 0) return;
     bell_silence(&host->port.bell);
     if (host->is_starved) due_ns = min_u64(due_ns, clock_now_ns() + ROOM_POLL_FD_NS);
@@ -827,10 +837,17 @@ static bool op_is_done(const void *context)
 int host_wait(fero_op *op, int64_t timeout_ms)
 {
     struct host *host = op->ops->host;
+    if (shard_running() != NULL)
+        return error_set(FERO_E_INVAL, "fero_wait cannot be called by a handler");
     if (find_here(host->hosts) != host)
         return error_set(FERO_E_INVAL, "an operation belongs to the thread that made it");
     int finished = turns(host, timeout_ms, op_is_done, op);
     return finished < 0 ? finished : 0;
+}
+
+static int no_descriptor(int err)
+{
+    return error_set(FERO_E_SYS, "no descriptor to poll can be made: %s", strerror(-err));
 }
 
 int host_fd(struct hosts *hosts)
@@ -839,9 +856,14 @@ int host_fd(struct hosts *hosts)
     int err = host_here(hosts, &host);
     if (err < 0) return err;
     if (host->port.is_polled != 0) return host->port.bell.fd;
+    if (host->drives) {
+        int fd = driver_fd(hosts->driver);
+        if (fd < 0) return no_descriptor(fd);
+        give_control(host);
+        return fd;
+    }
     err = bell_open(&host->port.bell);
-    if (err < 0)
-        return error_set(FERO_E_SYS, "no descriptor to poll can be made: %s", strerror(-err));
+    if (err < 0) return no_descriptor(err);
     host->port.is_polled = 1;
     give_control(host);
     return host->port.bell.fd;

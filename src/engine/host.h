@@ -19,6 +19,7 @@
 #include "shard/port.h"
 #include "shard/shard.h"
 
+struct driver;
 struct hosts;
 
 /* A request without an answer. */
@@ -42,6 +43,7 @@ struct host {
     uint32_t busy __attribute__((aligned(CACHE_PAIR))); /* enum host_busy; release */
     bool is_taken;                                      /* by a thread; under the lock */
     bool is_in_turn;                                    /* a callback may be running */
+    bool drives;                                        /* it is the thread that drives the node */
     bool is_leaving;                                    /* it makes no requests any more */
     bool is_starved;                                    /* was told FERO_E_AGAIN by `starved_by` */
     uint32_t starved_by;
@@ -72,8 +74,9 @@ struct hosts {
     struct shard **shards;
     struct mailbox *mailboxes;
     const uint16_t *slot_owner;
-    pthread_mutex_t lock; /* of registering and leaving */
-    uint32_t users;       /* registered threads, and the node itself until it has stopped */
+    pthread_mutex_t lock;  /* of registering and leaving */
+    uint32_t users;        /* registered threads, and the node itself until it has stopped */
+    struct driver *driver; /* of a node without threads; NULL: its shards have some */
     void (*free)(struct hosts *hosts); /* the last user has left */
 };
 
@@ -91,9 +94,6 @@ void hosts_deinit(struct hosts *hosts);
 MUST_CHECK int hosts_close(struct hosts *hosts);
 void hosts_end(struct hosts *hosts);
 void hosts_leave(struct hosts *hosts);
-/* This thread is a shard's: it must not wait for shards. */
-void host_is_shard_thread(void);
-
 /* The calling thread's, which is registered if it was not. */
 MUST_CHECK int host_here(struct hosts *hosts, struct host **out);
 /*

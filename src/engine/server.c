@@ -18,6 +18,7 @@
 #include "base/ck.h"
 #include "base/clock.h"
 #include "base/memory.h"
+#include "engine/driver.h"
 #include "engine/error.h"
 #include "engine/handler.h"
 #include "engine/runtime.h"
@@ -59,6 +60,7 @@ struct server {
     struct server_cache *caches[CACHES_MAX];
     uint32_t caches_count;
     struct hosts hosts;
+    struct driver driver; /* of a node without threads */
     struct address listen;
     uint16_t port_last;
     char address[ADDRESS_TEXT_BYTES];
@@ -103,7 +105,8 @@ static int thread_open(struct server_thread *thread)
     const struct cpu_list *cpus = &server->settings.cpus;
     uint16_t cpu = cpus->cpus[index % cpus->count];
     struct io *io;
-    shard->cpu = cpus_pin(cpu) == 0 ? cpu : -1;
+    bool is_pinned = !server->settings.is_inline && cpus_pin(cpu) == 0;
+    shard->cpu = is_pinned ? cpu : -1;
     const struct choice_options options = {.choice = server->settings.io,
                                            .features = server->settings.io_features,
                                            .connections_max =
@@ -153,7 +156,6 @@ static void *thread_main(void *argument)
     snprintf(name, sizeof name, "fero-shard-%u", index % 1000);
     pthread_setname_np(pthread_self(), name);
     assert_context_set(name);
-    host_is_shard_thread();
     clockid_t cpu_clock;
     if (pthread_getcpuclockid(pthread_self(), &cpu_clock) == 0)
         thread->shard->cpu_clock = cpu_clock;
@@ -187,6 +189,25 @@ static int thread_start(struct server *server, uint32_t index)
     return 0;
 }
 
+/* ------------------------------------------------------------------------ without a thread */
+
+/* The shard begins on the calling thread, which drives it from now on. */
+static int inline_start(struct server *server)
+{
+    struct server_thread *thread = &server->threads[0];
+    thread->server = server;
+    thread->shard = server->shards[0];
+    server->driver = (struct driver){.shard = thread->shard, .thread = pthread_self()};
+    server->hosts.driver = &server->driver;
+    return thread_open(thread);
+}
+
+static int not_the_driver(const struct server *server)
+{
+    if (!server->settings.is_inline || driver_is_here(&server->driver)) return 0;
+    return error_set(FERO_E_INVAL, "an inline server belongs to the thread that started it");
+}
+
 /* ------------------------------------------------------------------------------ commands */
 
 static void command_post(struct shard *shard, enum shard_command command, const void *argument)
@@ -197,8 +218,9 @@ static void command_post(struct shard *shard, enum shard_command command, const 
     io_wake(shard->io, NULL);
 }
 
-static int command_wait(struct shard *shard)
+static int command_wait(const struct server *server, struct shard *shard)
 {
+    if (server->settings.is_inline) shard_take_command(shard);
     struct timespec pause = {0, ANSWER_POLL_NS};
     while (load_acquire_u32(&shard->command_done) == 0) nanosleep(&pause, NULL);
     return shard->command_result;
@@ -281,6 +303,15 @@ static void prepare_hosts(struct server *server)
     hosts_init(hosts);
 }
 
+static void stop_inline(struct server *server, uint64_t drain_ns)
+{
+    command_post(server->shards[0], COMMAND_STOP, &drain_ns);
+    while (!server->driver.is_over) driver_turn(&server->driver, TIME_NEVER);
+    store_release_u32(&server->shards[0]->is_needed, 0);
+    hosts_end(&server->hosts);
+    shard_deinit(server->shards[0]);
+}
+
 static void stop_threads(struct server *server, uint64_t drain_ns)
 {
     uint32_t shards = server->settings.shard.shards_count;
@@ -345,7 +376,7 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
         return err;
     }
     for (uint32_t i = 0; i < server->settings.shard.shards_count; i++) {
-        err = thread_start(server, i);
+        err = server->settings.is_inline ? inline_start(server) : thread_start(server, i);
         if (err == 0) continue;
         error_set(err == -EADDRINUSE ? FERO_E_EXISTS : FERO_E_SYS, "%s",
                   server->threads[i].reason[0] != 0 ? server->threads[i].reason : strerror(-err));
@@ -360,9 +391,12 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
 
 int server_stop(struct server *server, uint64_t drain_ns)
 {
-    int err = hosts_close(&server->hosts);
-    if (err < 0) return err;
-    stop_threads(server, drain_ns);
+    int err = not_the_driver(server);
+    if (err < 0 || (err = hosts_close(&server->hosts)) < 0) return err;
+    if (server->settings.is_inline)
+        stop_inline(server, drain_ns);
+    else
+        stop_threads(server, drain_ns);
     free_shards(server);
     hosts_leave(&server->hosts);
     return 0;
@@ -378,7 +412,7 @@ static int open_on_shards(struct server *server, const struct server_cache *cach
         struct shard *shard = server->shards[i];
         if (shard->caches_count > cache->definition.number) continue;
         command_post(shard, COMMAND_OPEN_CACHE, &cache->definition);
-        if (command_wait(shard) < 0)
+        if (command_wait(server, shard) < 0)
             return error_set(FERO_E_NOMEM, "no memory for cache %s on shard %u",
                              cache->definition.name, i);
     }
@@ -413,9 +447,10 @@ int server_open(struct server *server, const char *name, const fero_opts *opts, 
 {
     uint32_t count = server->caches_count;
     uint32_t i = 0;
-    /* Only the last one may not be open everywhere, and no other can be opened before it is. */
-    int err = count > 0 ? open_on_shards(server, server->caches[count - 1]) : 0;
+    int err = not_the_driver(server);
     if (err < 0) return err;
+    /* Only the last one may not be open everywhere, and no other can be opened before it is. */
+    if (count > 0 && (err = open_on_shards(server, server->caches[count - 1])) < 0) return err;
     while (i < count && strcmp(server->caches[i]->definition.name, name) != 0) i++;
     if (i == count) err = open_new(server, name, opts);
     if (err < 0) return err;

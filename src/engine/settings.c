@@ -235,8 +235,10 @@ static int take_cpus(struct settings *settings, const fero_runtime_opts *opts,
                              "taskset -p",
                              opts->cpus, settings->cpus.cpus[i]);
     uint64_t shards = 0;
-    int err = take(&shards, opts->shards, min_u64(settings->cpus.count, SHARDS_MAX),
-                   &(struct range){"shards", 1, SHARDS_MAX});
+    settings->is_inline = opts->shards == FERO_INLINE;
+    int err =
+        take(&shards, settings->is_inline ? 1 : opts->shards,
+             min_u64(settings->cpus.count, SHARDS_MAX), &(struct range){"shards", 1, SHARDS_MAX});
     if (err < 0) return err;
     settings->shard.shards_count = (uint32_t)shards;
     settings->shard.spin_ns_max = shards > settings->cpus.count ? SPIN_NS_CROWDED : SPIN_NS_DEFAULT;

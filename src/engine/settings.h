@@ -29,6 +29,7 @@ struct settings {
     uint16_t port_last;
     enum choice io;
     uint32_t io_features;
+    bool is_inline;       /* no threads: the program's loop drives the one shard */
     uint32_t threads_max; /* of the program, that may make requests */
 };
 

@@ -331,11 +331,22 @@ static int uring_udp_send(struct io *io, uint32_t conn, const struct io_datagram
 
 /* ---- waking ---- */
 
+/*
+ * From another thread, at once. An owner that polls is rung, too: the kernel must not write to one
+ * eventfd inside a write to another, puts it off, and some kernels (seen: 6.18) do so only once in a
+ * ring's life. The ring then has work and says nothing of it, nor of what comes behind it.
+ */
+static void wake_now(struct uring *uring)
+{
+    (void)eventfd_write(uring->event_fd, 1);
+    if (uring->bell.fd >= 0) bell_ring(&uring->bell);
+}
+
 static void uring_wake(struct io *io, struct io *from)
 {
     struct uring *target = uring_of(io);
     if (from == NULL || from->table != io->table) {
-        (void)eventfd_write(target->event_fd, 1);
+        wake_now(target);
         return;
     }
     struct uring *source = uring_of(from);
@@ -348,7 +359,7 @@ static void uring_wake(struct io *io, struct io *from)
     if (source->wakes_count < WAKES_MAX)
         source->wakes[source->wakes_count++] = target;
     else
-        (void)eventfd_write(target->event_fd, 1);
+        wake_now(target);
 }
 
 /* ---- an owner that polls ---- */

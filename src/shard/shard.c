@@ -319,17 +319,26 @@ static uint64_t sleep_ns(const struct shard *shard)
     return deadline > shard->now_ns ? deadline - shard->now_ns : 0;
 }
 
-/* How long the next io_wait may block: 0 where there is, or soon will be, something to do. */
-static uint64_t prepare_to_wait(struct shard *shard)
+uint64_t shard_due_ns(const struct shard *shard)
+{
+    uint64_t wait_ns = sleep_ns(shard);
+    return wait_ns == TIME_NEVER ? TIME_NEVER : shard->now_ns + wait_ns;
+}
+
+/*
+ * How long the next io_wait may block: 0 where there is, or soon will be, something to do, and never
+ * more than `wait_ns_max`.
+ */
+static uint64_t prepare_to_wait(struct shard *shard, uint64_t wait_ns_max)
 {
     const struct shard_options *options = shard->options;
-    if (shard->work > 0 || something_ready(shard)) return 0;
+    if (wait_ns_max == 0 || shard->work > 0 || something_ready(shard)) return 0;
     if (options->idle == IDLE_BUSY_POLL) {
-        spin(shard, min_u64(sleep_ns(shard), 10 * NS_PER_MS));
+        spin(shard, min_u64(min_u64(sleep_ns(shard), wait_ns_max), 10 * NS_PER_MS));
         return 0;
     }
     if (options->idle == IDLE_ADAPTIVE) {
-        if (spin(shard, shard->spin_ns)) {
+        if (spin(shard, min_u64(shard->spin_ns, wait_ns_max))) {
             shard->spin_ns = min_u64(shard->spin_ns * 2, options->spin_ns_max);
             return 0;
         }
@@ -338,7 +347,7 @@ static uint64_t prepare_to_wait(struct shard *shard)
     if (!mailbox_sleep(shard->mailbox)) return 0;
     if (load_acquire_u32(&shard->command) != COMMAND_NONE) return 0;
     count(&shard->counters.sleeps, 1);
-    return sleep_ns(shard);
+    return min_u64(sleep_ns(shard), wait_ns_max);
 }
 
 static _Thread_local struct shard *running;
@@ -348,10 +357,10 @@ struct shard *shard_running(void)
     return running;
 }
 
-bool shard_turn(struct shard *shard)
+bool shard_turn_within(struct shard *shard, uint64_t wait_ns_max)
 {
     struct io_event events[SHARD_EVENTS_MAX];
-    uint64_t wait_ns = prepare_to_wait(shard);
+    uint64_t wait_ns = prepare_to_wait(shard, wait_ns_max);
     running = shard;
     shard->work = 0;
     unsigned count = io_wait(shard->io, events, SHARD_EVENTS_MAX, wait_ns); /* 1 */
@@ -376,6 +385,25 @@ bool shard_turn(struct shard *shard)
     bool goes_on = !shard->stopping || !may_stop(shard);
     running = NULL;
     return goes_on;
+}
+
+bool shard_turn(struct shard *shard)
+{
+    return shard_turn_within(shard, TIME_NEVER);
+}
+
+void shard_take_port(struct shard *shard, uint32_t port)
+{
+    running = shard;
+    read_clocks(shard);
+    crossing_take(shard, FROM_PORTS + port);
+    running = NULL;
+    wake_sleepers(shard, mailbox_publish(shard->mailbox));
+}
+
+void shard_take_command(struct shard *shard)
+{
+    take_command(shard);
 }
 
 void shard_run(struct shard *shard)

@@ -162,6 +162,13 @@ void shard_deinit(struct shard *shard);
 bool shard_turn(struct shard *shard);
 /* The one whose turn the calling thread is in, NULL: none. */
 struct shard *shard_running(void);
+/* The same, waiting for `wait_ns_max` at most. */
+bool shard_turn_within(struct shard *shard, uint64_t wait_ns_max);
+/* When it has something to do, although nothing happens. */
+uint64_t shard_due_ns(const struct shard *shard);
+/* Between two turns, for one who drives the shard by turns: does what a port has sent, or the command. */
+void shard_take_port(struct shard *shard, uint32_t port);
+void shard_take_command(struct shard *shard);
 /* Turns until the shard has stopped. */
 void shard_run(struct shard *shard);
 

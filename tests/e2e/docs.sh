@@ -107,6 +107,31 @@ talk_in_turns()
 check "loop waits for its input and for fero at once" talk_in_turns
 stop_node TERM
 
+# A node without threads: what is set in the loop is there at once, and a client's doing as well.
+# shellcheck disable=SC2086
+run "$compiler" -o "$folder/inline" -Iinclude examples/inline.c "$build/libfero.a" -luring -lm \
+    $sanitize
+check "inline builds" is_status 0
+talk_to_inline()
+{
+    local answer address pid
+    coproc node { "$folder/inline" demo; }
+    # shellcheck disable=SC2154 # coproc sets it
+    pid=$node_PID
+    read -r -t 30 answer <&"${node[0]}" || return
+    address=${answer#listening on }
+    printf '28 david\n28\n29\n' >&"${node[1]}"
+    read -r -t 30 answer <&"${node[0]}" && [ "$answer" = david ] || return
+    read -r -t 30 answer <&"${node[0]}" && [ "$answer" = "no 29" ] || return
+    [ "$("$FERO" get demo 28 --seeds "$address")" = david ] || return
+    "$FERO" set demo 29 mark --seeds "$address" >/dev/null || return
+    echo 29 >&"${node[1]}"
+    read -r -t 30 answer <&"${node[0]}" && [ "$answer" = mark ] || return
+    eval "exec ${node[1]}>&-"
+    wait "$pid"
+}
+check "inline serves its loop and its clients" talk_to_inline
+
 # ---- installed ---------------------------------------------------------------------------------
 
 installed()
