@@ -47,6 +47,7 @@ extern "C" {
 
 typedef struct fero fero;             /* a runtime: fero_start to fero_stop */
 typedef struct fero_cache fero_cache; /* fero_open to fero_close, or the runtime's fero_stop */
+typedef struct fero_queue fero_queue; /* fero_queue_open to fero_queue_close */
 typedef struct fero_op fero_op;       /* a request to wait for: a call's `op` to fero_op_free */
 typedef struct fero_shard fero_shard; /* a cache's part on one shard, as its handlers see it */
 
@@ -525,6 +526,7 @@ typedef struct fero_wopts {
     int64_t timeout_ms;
     fero_done_fn done; /* with FERO_REPLY: called exactly once */
     void *ud;
+    fero_queue *queue; /* with FERO_REPLY and instead of `done`: the answer is to be taken there */
 } fero_wopts;
 
 /*
@@ -537,7 +539,8 @@ typedef struct fero_wopts {
  * never applies one twice.
  * Requests for one key are applied in the order of the calls.
  *
- *   FERO_E_AGAIN    the window, the outbox or the lane is full: call fero_run, then try again.
+ *   FERO_E_AGAIN    the window, the outbox or the lane is full: call fero_run, then try again; or
+ *                   the queue is: take from it and give back.
  *   FERO_E_NOTCONN  the shard's link is down; fero_run dials it again.
  *   FERO_E_TOOBIG   key or value is over the node's limit; nothing was sent.
  *   FERO_E_TYPE     there is no such type of value.
@@ -614,6 +617,49 @@ typedef struct fero_counts {
 FERO_API void fero_counts_get(const fero_cache *cache, fero_counts *counts);
 /* Shards of the node that this client is connected to, with a link each; 0 for a server's cache. */
 FERO_API int fero_shards(const fero_cache *cache);
+
+/* ------------------------------------------------------------------------------- pull queues */
+
+/*
+ * For programs that want no callbacks: answers are taken from a queue, in batches, by the thread that
+ * opened it. A queue has room for `capacity` answers, from when a request is made to when its event is
+ * given back, and never grows: a request that finds no room gets FERO_E_AGAIN, and fero_on_drain tells
+ * of room.
+ */
+#define FERO_EVENT_RESULT 1 /* a request with this queue has ended */
+
+typedef struct fero_event {
+    int32_t kind; /* FERO_EVENT_... */
+    int32_t reserved;
+    void *ud;           /* of the request's fero_wopts */
+    fero_result result; /* its value lives until the event is given back */
+    void *owner;        /* the library's */
+} fero_event;
+
+/*
+ * Opens one of 1 to 16,777,216 answers, for requests of a client or of this thread of a server. What
+ * it takes is a hundred bytes for each, and a copy of the value.
+ *
+ *   FERO_E_NOMEM, FERO_E_CLOSED  as fero_thread_register.
+ */
+FERO_API int fero_queue_open(fero *rt, size_t capacity, fero_queue **out) FERO_NODISCARD;
+/* A descriptor to poll: readable when something is to be taken, now and then for nothing. It is that
+   of fero_fd. */
+FERO_API int fero_queue_fd(fero_queue *queue);
+/*
+ * Takes up to `count` events, in the order in which the requests ended; if there are none, runs, as
+ * fero_run does, up to `timeout_ms` until there is one. Returns how many; 0 when the time is over.
+ *
+ *   FERO_E_CLOSED  the queue is empty, and its runtime has stopped or its thread has unregistered.
+ *   FERO_E_INVAL   called by a callback, where there are none.
+ */
+FERO_API int64_t fero_queue_take(fero_queue *queue, fero_event *events, size_t count,
+                                 int64_t timeout_ms);
+/* Gives events back, in any order and each once: their values are no longer good. */
+FERO_API void fero_queue_give(fero_queue *queue, const fero_event *events, size_t count);
+/* Closes it: events that were not given back are no longer good, answers to come are dropped. NULL is
+   allowed. Also after fero_stop; a thread that ends closes its own. */
+FERO_API void fero_queue_close(fero_queue *queue);
 
 /* ----------------------------------------------------------------------------------- sugar */
 

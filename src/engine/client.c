@@ -22,6 +22,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "engine/error.h"
+#include "engine/pull.h"
 #include "engine/settings.h"
 #include "engine/token.h"
 
@@ -376,7 +377,9 @@ static void wait_for_events(struct client *client, uint64_t wait_ns)
 /* Who was told FERO_E_AGAIN may try again. */
 static void tell_room(struct client *client)
 {
-    if (!client->is_starved || !client->has_progress || client->drain == NULL) return;
+    bool has_room = client->has_room || (client->is_starved && client->has_progress);
+    if (!has_room || client->drain == NULL) return;
+    client->has_room = false;
     client->is_starved = false;
     client->finished++;
     client->drain(client->drain_ud);
@@ -426,7 +429,8 @@ static void arm(struct client *client)
 {
     if (!client->is_polled) return;
     client->is_due = false;
-    io_arm(client->seams.io, client->events_count > 0 ? 0 : timer_ns(client));
+    bool is_ready = client->events_count > 0 || pulls_are_ready(client->queues);
+    io_arm(client->seams.io, is_ready ? 0 : timer_ns(client));
 }
 
 void client_leave(struct client *client)
@@ -441,6 +445,16 @@ void client_due(struct client *client)
     if (client->is_due) return;
     client->is_due = true;
     io_arm(client->seams.io, 0);
+}
+
+void client_ring(struct client *client)
+{
+    if (client->is_polled) client_due(client);
+}
+
+void client_has_room(struct client *client)
+{
+    client->has_room = true;
 }
 
 void client_on_drain(struct client *client, fero_drain_fn drain, void *ud)
@@ -677,6 +691,7 @@ int client_stop(struct client *client, uint64_t drain_ns)
     client->is_stopping = true;
     window_hold(&client->window);
     client_end_matching(client, is_any, NULL, FERO_E_CLOSED);
+    pulls_leave(&client->queues, false);
     client_free(client);
     return 0;
 }

@@ -136,6 +136,7 @@ struct client {
     bool is_stopping;
     bool is_starved;   /* somebody was told FERO_E_AGAIN since the last turn */
     bool has_progress; /* room was made since then */
+    bool has_room;     /* in a pull queue that was full */
     bool clock_is_old; /* the caller had control since it was read */
     uint32_t finished; /* requests that ended in this turn, and links that came or went */
     uint64_t now_ns;
@@ -170,6 +171,7 @@ struct client {
     struct trace trace;
     fero_log_fn log;
     void *log_ud;
+    fero_queue *queues;
     fero_drain_fn drain; /* NULL: nobody wants to know when there is room again */
     void *drain_ud;
     uint16_t slot_link[SLOTS_COUNT];
@@ -198,6 +200,9 @@ MUST_CHECK int client_open(struct client *client, const char *name, const fero_o
 int client_close(struct client_cache *cache);
 int client_run(struct client *client, int64_t timeout_ms);
 int client_fd(struct client *client);
+/* Its descriptor, if it has one, becomes readable; drain is to be called by its next run. */
+void client_ring(struct client *client);
+void client_has_room(struct client *client);
 void client_on_drain(struct client *client, fero_drain_fn drain, void *ud);
 /* Of the CPU time that this client has used: how much it waited by looking again and again. */
 uint64_t client_spin_ns(const fero_cache *cache);

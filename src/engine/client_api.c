@@ -12,6 +12,7 @@
 #include "engine/error.h"
 #include "engine/host.h"
 #include "engine/message.h"
+#include "engine/pull.h"
 #include "engine/server.h"
 
 /* ---------------------------------------------------------------------------- the rare cases */
@@ -175,6 +176,20 @@ static NO_INLINE int write_extended(struct client_cache *cache, struct client_li
     return write_request(cache, link, &extended, wish, op);
 }
 
+/* A request whose answer goes to a queue. */
+static NO_INLINE int request_queued(struct client_cache *cache, struct client_link *link,
+                                    const struct message *message, struct wish *wish, fero_op **op)
+{
+    struct pull_owner owner = {.client = cache->client};
+    int err = pull_begin(owner, wish);
+    if (err < 0) return err;
+    err = wish->deadline_ms > 0 || message->verb.size > 0
+              ? write_extended(cache, link, message, wish, op)
+              : write_request(cache, link, message, wish, op);
+    if (err < 0) pull_cancel(wish);
+    return err;
+}
+
 static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link *link,
                                  const struct message *message, const fero_wopts *opts,
                                  fero_op **op)
@@ -184,6 +199,7 @@ static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link 
     if (UNLIKELY(err < 0)) return err;
     /* Whoever waits without saying for what waits for the reply. */
     if (UNLIKELY(op != NULL) && opts == NULL) wish.want = FERO_REPLY;
+    if (UNLIKELY(wish.queue != NULL)) return request_queued(cache, link, message, &wish, op);
     if (UNLIKELY(wish.deadline_ms > 0 || message->verb.size > 0))
         return write_extended(cache, link, message, &wish, op);
     return write_request(cache, link, message, &wish, op);

@@ -35,11 +35,16 @@ uint64_t driver_turn(struct driver *driver, uint64_t wait_ns)
     return done;
 }
 
+void driver_ring(struct driver *driver)
+{
+    if (driver->is_polled) io_arm(driver->shard->io, 0);
+}
+
 void driver_take(struct driver *driver, uint32_t port)
 {
     shard_take_port(driver->shard, port);
     /* What follows from it, for others, is done when the loop runs. */
-    if (driver->is_polled) io_arm(driver->shard->io, 0);
+    driver_ring(driver);
 }
 
 void driver_rest(struct driver *driver, uint64_t due_ns)

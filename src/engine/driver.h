@@ -23,6 +23,8 @@ bool driver_is_here(const struct driver *driver);
 /* Turns until there is nothing to do, but not for long; waits up to `wait_ns` if there is not at
    first. Returns how much was done. */
 uint64_t driver_turn(struct driver *driver, uint64_t wait_ns);
+/* Makes it run, if it is polled. */
+void driver_ring(struct driver *driver);
 /* Applies what the driving thread has given to its port, at once. */
 void driver_take(struct driver *driver, uint32_t port);
 /* The loop goes and waits for something else: driver_fd rings when the shard has something to do, or

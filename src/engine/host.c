@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "engine/driver.h"
+#include "engine/pull.h"
 #include "engine/result.h"
 #include "engine/server.h"
 #include "net/io.h"
@@ -194,6 +195,7 @@ static void leave(struct host *host, bool calls_back)
     end_late(host, TIME_NEVER, FERO_E_CLOSED, calls_back);
     host->is_in_turn = false;
     host->is_leaving = false;
+    pulls_leave(&host->queues, !calls_back);
     ops_leave(host->ops);
     host->ops = NULL;
     host->drain = NULL;
@@ -611,10 +613,15 @@ int host_request(struct hosts *hosts, uint32_t cache, struct message *message,
         struct extensions extensions = {.present = 1u << EXT_VERB, .verb = message->verb};
         message->extensions = (struct bytes){block, extensions_encode(&extensions, block)};
     }
-    if (UNLIKELY((err = host_enter(host)) < 0)) return err;
-    err = give(host, cache, message, &wish, op);
-    host_publish(host);
-    host_exit(host);
+    struct pull_owner owner = {.host = host};
+    if (wish.queue != NULL && (err = pull_begin(owner, &wish)) < 0) return err;
+    err = host_enter(host);
+    if (LIKELY(err == 0)) {
+        err = give(host, cache, message, &wish, op);
+        host_publish(host);
+        host_exit(host);
+    }
+    if (UNLIKELY(err < 0) && wish.queue != NULL) pull_cancel(&wish);
     return err;
 }
 
@@ -701,6 +708,19 @@ static bool has_room(struct host *host)
            host->flights_count <= host->hosts->options->window_requests / 2;
 }
 
+void host_has_room(struct host *host)
+{
+    host->is_starved = true;
+}
+
+void host_ring(struct host *host)
+{
+    if (host->drives)
+        driver_ring(host->hosts->driver);
+    else if (host->port.is_polled != 0)
+        bell_ring(&host->port.bell);
+}
+
 static void tell_room(struct host *host)
 {
     if (!host->is_starved || !has_room(host)) return;
@@ -781,14 +801,15 @@ static void give_control(struct host *host)
 {
     uint64_t due_ns = host->due_ns;
     if (host->drives) {
-        driver_rest(host->hosts->driver, host->is_starved ? 0 : due_ns);
+        bool is_idle = !host->is_starved && !pulls_are_ready(host->queues);
+        driver_rest(host->hosts->driver, is_idle ? due_ns : 0);
         return;
     }
     if (host->port.is_polled == 0) return;
     bell_silence(&host->port.bell);
     if (host->is_starved) due_ns = min_u64(due_ns, clock_now_ns() + ROOM_POLL_FD_NS);
     if (due_ns != TIME_NEVER) bell_set(&host->port.bell, due_ns);
-    if (!port_sleep(&host->port)) bell_ring(&host->port.bell);
+    if (!port_sleep(&host->port) || pulls_are_ready(host->queues)) bell_ring(&host->port.bell);
 }
 
 /* Turns until `is_done` or the time is over. */

@@ -59,6 +59,7 @@ struct host {
     uint64_t seq;
     uint64_t due_ns; /* no deadline is before it */
     uint64_t spin_ns;
+    fero_queue *queues;
     fero_drain_fn drain;
     void *drain_ud;
 };
@@ -106,6 +107,9 @@ void host_publish(struct host *host);
 
 /* As include/fero.h describes them, for the threads of a server. */
 int host_register(struct hosts *hosts);
+/* Its descriptor, if it has one, becomes readable; drain is to be called by its next run. */
+void host_ring(struct host *host);
+void host_has_room(struct host *host);
 int host_unregister(struct hosts *hosts);
 int host_request(struct hosts *hosts, uint32_t cache, struct message *message,
                  const fero_wopts *opts, fero_op **op);

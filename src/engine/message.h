@@ -35,6 +35,7 @@ struct wish {
     uint32_t deadline_ms; /* the node is told: the caller's own timeout, 0: none */
     fero_done_fn done;
     void *ud;
+    fero_queue *queue; /* where the answer goes, NULL: nowhere */
 };
 
 static COLD int value_is_bad(uint32_t bytes_max, const fero_val *value, size_t bytes)
@@ -57,7 +58,7 @@ static COLD int wish_read_slow(struct wish *wish, const fero_wopts *opts)
         return error_set(FERO_E_INVAL, "want is %d, but must be from 0 to 2", own.want);
     if (own.timeout_ms < 0 && own.timeout_ms != FERO_OFF)
         return error_set(FERO_E_INVAL, "timeout_ms is %lld", (long long)own.timeout_ms);
-    *wish = (struct wish){own.want, own.timeout_ms, 0, own.done, own.ud};
+    *wish = (struct wish){own.want, own.timeout_ms, 0, own.done, own.ud, own.queue};
     if (wish->timeout_ms == FERO_OFF || wish->timeout_ms > TIMEOUT_MS_MAX)
         wish->timeout_ms = TIMEOUT_MS_MAX;
     else if (own.want == FERO_REPLY)
@@ -115,10 +116,10 @@ static ALWAYS_INLINE int wish_read(struct wish *wish, const fero_wopts *opts)
         return 0;
     }
     bool is_plain = opts->size == sizeof *opts && (uint32_t)opts->want <= FERO_REPLY &&
-                    (uint64_t)opts->timeout_ms <= TIMEOUT_MS_MAX;
+                    (uint64_t)opts->timeout_ms <= TIMEOUT_MS_MAX && opts->queue == NULL;
     if (UNLIKELY(!is_plain)) return wish_read_slow(wish, opts);
     uint32_t deadline_ms = opts->want == FERO_REPLY ? (uint32_t)opts->timeout_ms : 0;
-    *wish = (struct wish){opts->want, opts->timeout_ms, deadline_ms, opts->done, opts->ud};
+    *wish = (struct wish){opts->want, opts->timeout_ms, deadline_ms, opts->done, opts->ud, NULL};
     return 0;
 }
 
