@@ -144,6 +144,36 @@ static void a_thread_reads_without_asking(void **unused)
     }
 }
 
+static void what_is_in_trees_is_asked_for(void **unused)
+{
+    (void)unused;
+    for (int shards = 1; shards <= 2; shards++) {
+        char buffer[64];
+        fero_val value;
+        fero_runtime_opts opts = options(shards);
+        fero *rt = start(&opts);
+        fero_cache *cache = open_cache(rt, NULL);
+        set(cache, "28", "flat");
+        assert_int_equal(fero_read(cache, fero_str("28"), buffer, 64, &value, NULL), 0);
+        assert_memory_equal(buffer, "flat", 4);
+        fero_op *op;
+        assert_int_equal(fero_remove(cache, fero_str("28"), NULL, &op), 0);
+        assert_int_equal(outcome(op).outcome, FERO_OUTCOME_OK);
+        set(cache, "28.email", "x@y");
+        assert_int_equal(fero_read(cache, fero_str("28.email"), buffer, 64, &value, NULL), 0);
+        assert_int_equal(value.s.len, 3);
+        assert_memory_equal(buffer, "x@y", 3);
+        assert_int_equal(fero_read(cache, fero_str("28"), buffer, 64, &value, NULL), 0);
+        assert_int_equal(value.type, FERO_T_JSON);
+        assert_int_equal(value.s.len, strlen("{\"email\":\"x@y\"}"));
+        assert_memory_equal(buffer, "{\"email\":\"x@y\"}", value.s.len);
+        assert_int_equal(fero_read(cache, fero_str("28"), buffer, 5, &value, NULL), FERO_E_TOOBIG);
+        assert_int_equal(fero_read(cache, fero_str("28.phone"), buffer, 64, &value, NULL),
+                         FERO_E_NOTFOUND);
+        assert_int_equal(fero_stop(rt, 0), 0);
+    }
+}
+
 static void a_read_value_has_its_type(void **unused)
 {
     (void)unused;
@@ -662,6 +692,7 @@ int main(void)
         cmocka_unit_test(a_thread_writes_and_reads),
         cmocka_unit_test(a_thread_reads_without_asking),
         cmocka_unit_test(a_read_value_has_its_type),
+        cmocka_unit_test(what_is_in_trees_is_asked_for),
         cmocka_unit_test(answers_come_in_order_inside_run),
         cmocka_unit_test(large_values_cross_both_ways),
         cmocka_unit_test(a_thread_asks_handlers),
