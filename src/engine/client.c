@@ -609,7 +609,10 @@ static int wait_open(struct client_cache *cache, int64_t timeout_ms)
     uint64_t until_ns = client->now_ns + (uint64_t)timeout_ms * NS_PER_MS;
     while (!is_open(cache)) {
         if (cache->open_error != 0)
-            return error_set(cache->open_error, "the node at %s has no cache \"%s\" (%s)",
+            return error_set(cache->open_error,
+                             cache->open_error == FERO_E_NOTFOUND
+                                 ? "the node at %s has no cache \"%s\" (%s)"
+                                 : "the node at %s cannot open the cache \"%s\": %s",
                              client->home_text, cache->name_bytes,
                              fero_strerror(cache->open_error));
         bool is_refused = client->refusal != 0 && client->links_up == 0;

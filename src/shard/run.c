@@ -414,6 +414,8 @@ void request_reply_too_long(struct caller *caller, uint32_t seq, uint64_t length
     struct request request = {.want = WANT_REPLY, .link_seq = seq};
     struct request_context context = {
         .shard = caller->shard, .caller = caller, .request = &request};
+    /* Who wrote the reply that this one takes the place of has counted it. */
+    count(&caller->shard->counters.replies, -(uint64_t)1);
     reply_too_long(&context, length);
 }
 

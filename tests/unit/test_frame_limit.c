@@ -121,6 +121,7 @@ static void so_it_is_in_one_mail(void **unused)
                         "4097 bytes, but frames on this link at most 4096");
     peer_expect_offset(&peer, 3, 2);
     peer_expect_string(&peer, 4, too_long);
+    assert_int_equal(node.shards[0]->counters.replies + node.shards[1]->counters.replies, 4);
 }
 
 static void who_names_no_limit_hears_all(void **unused)

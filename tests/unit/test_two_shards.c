@@ -492,6 +492,33 @@ static void what_its_owner_forgot_is_not_applied_twice(void **unused)
     assert_int_equal(far_changes(), changes + 1 + 4 + 35);
 }
 
+/*
+ * The link is lost while the request is in a lane, or its reply is: it is sent again over another
+ * link, here or there, and whoever comes first is the one that counts.
+ */
+static void what_is_under_way_is_not_applied_twice(void **unused)
+{
+    (void)unused;
+    for (uint32_t round = 0; round < 8; round++) {
+        uint32_t seq = 1 + 2 * round;
+        uint64_t before = store_keys_count(&node.shards[1]->caches[0]->store);
+        struct peer again = peer_greeted(&node, round / 4, SESSION, seq + 2);
+        peer_ask(&peer, ask_update(seq, far_key, "v"));
+        /* So many turns of either shard until the link is lost. */
+        for (uint32_t turn = 0; turn < round % 4; turn++) node_turn_one(&node, turn % 2);
+        peer_hang_up(&peer);
+        peer_ask(&again, ask_update(seq, far_key, "v"));
+        peer_ask(&again, ask_update(seq + 1, far_key, "w"));
+        node_settle(&node);
+        struct frame_reply reply = peer_expect(&again, seq, OUTCOME_OK, ERROR_NONE);
+        assert_int_equal(reply.offset, seq);
+        peer_expect_offset(&again, seq + 1, seq + 1);
+        assert_in_range(store_keys_count(&node.shards[1]->caches[0]->store), before, 1);
+        peer_free(&peer);
+        peer = again;
+    }
+}
+
 /* ---------------------------------------------------------------------------- what is full */
 
 /* Fire and forget brings no mail back that would wake the sender: it must look by itself. */
@@ -835,6 +862,7 @@ int main(void)
         TEST(what_is_late_is_not_done),
         TEST(what_was_done_before_is_never_late),
         TEST_OWN(a_session_that_grows_is_not_forgotten),
+        TEST(what_is_under_way_is_not_applied_twice),
         TEST_OWN(what_its_owner_forgot_is_not_applied_twice),
         TEST(a_full_lane_stops_its_source_and_loses_nothing),
         TEST(replies_that_are_promised_stop_the_source_too),
