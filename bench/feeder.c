@@ -50,9 +50,7 @@ static int32_t echo(fero_req *req, void *ud)
 
 static void open_shard(struct feeder *feeder, uint32_t index)
 {
-    struct shard *shard = memory_take(sizeof *shard);
-    ASSERT(shard != NULL);
-    feeder->shards[index] = shard;
+    struct shard *shard = feeder->shards[index];
     memory_io_init(&feeder->io[index], index == 0);
     int err = shard_init(shard, index, &feeder->io[index].io, &feeder->mailboxes[index],
                          feeder->shards, feeder->slot_owner, &feeder->options);
@@ -111,6 +109,11 @@ void feeder_open(struct feeder *feeder, const struct feeder_options *options)
     err = definition_make(&feeder->definition, "bench", 0, &opts, NULL);
     ASSERT(err == 0);
     if (shards > 1 && !options->crosses) choose_numbers(feeder);
+    /* All of them before the first turn of any: they look at each other. */
+    for (uint32_t i = 0; i < shards; i++) {
+        feeder->shards[i] = memory_take(sizeof *feeder->shards[i]);
+        ASSERT(feeder->shards[i] != NULL);
+    }
     for (uint32_t i = 0; i < shards; i++) open_shard(feeder, i);
     greet(feeder);
 }
