@@ -3,6 +3,8 @@
 cd "$(dirname "$0")/../.." || exit 1
 # shellcheck source=tests/e2e/lib.sh
 . tests/e2e/lib.sh
+ASAN_OPTIONS=${ASAN_OPTIONS:-}:quarantine_size_mb=16
+export ASAN_OPTIONS
 
 reach() # cases, as one word; options of the node
 {
