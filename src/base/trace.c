@@ -7,7 +7,7 @@
 
 void trace_line(const struct trace *trace, enum trace_level level, const char *format, ...)
 {
-    if (trace == NULL || trace->function == NULL || level > trace->level) return;
+    if (!trace_is_on(trace, level)) return;
     char line[LINE_BYTES_MAX];
     va_list arguments;
     va_start(arguments, format);

@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/attr.h"
@@ -18,6 +19,15 @@ struct trace {
     enum trace_level level; /* lines above it are not made */
 };
 
-/* `trace` may be NULL. Called from several threads at once; the function must allow it. */
+/* Whether a line would be made: for those that cost something to prepare. */
+static inline bool trace_is_on(const struct trace *trace, enum trace_level level)
+{
+    return trace != NULL && trace->function != NULL && level <= trace->level;
+}
+
+/*
+ * `trace` may be NULL. Called from several threads at once; the function must allow it. A line begins
+ * with what it is about and a colon: node, link, memory, net, client.
+ */
 void trace_line(const struct trace *trace, enum trace_level level, const char *format, ...)
     PRINTF_LIKE(3, 4);

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/number.h"
+#include "cli/trace.h"
 
 #define SEED_BYTES 256
 
@@ -99,7 +100,11 @@ int cli_open(struct client *client, const struct command *command,
                                       .seeds = seeds,
                                       .idle = FERO_IDLE_SLEEP,
                                       .io = options->io,
-                                      .token_file = options->token_file};
+                                      .token_file = options->token_file,
+                                      .log = trace_print};
+    /* What goes wrong is told at the end; the rest only who asks for it. */
+    int status = trace_settle(command, TRACE_NOT_GIVEN, FERO_LOG_ERROR, &runtime_opts.log_level);
+    if (status != COMMAND_GO_ON) return status;
     int err = fero_start(&runtime_opts, &client->runtime);
     if (err < 0) return client_complain(client, err);
     fero_opts opts = {.size = sizeof opts, .timeout_ms = options->timeout_ms};

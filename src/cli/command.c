@@ -84,6 +84,7 @@ static void *field_of(void *fields, size_t offset)
 struct given {
     const struct command *command;
     const struct option_spec *option;
+    struct option_given *note; /* of each option; NULL: nobody wants to know */
     char place[NEAREST_BYTES_MAX + 16];
 };
 
@@ -167,6 +168,12 @@ static int take_numbers(const struct given *given, const char *text, struct numb
     }
 }
 
+static void note(const struct given *given, enum option_source source, const char *text)
+{
+    if (given->note == NULL) return;
+    given->note[given->option - given->command->options] = (struct option_given){source, text};
+}
+
 static int take_value(const struct given *given, const char *text, void *fields)
 {
     const struct option_spec *option = given->option;
@@ -232,7 +239,8 @@ static bool is_argument(const char *text)
 }
 
 /* Splits argv[*at] into its option and the value, and steps over both. */
-static int take_option(const struct command *command, char **argv, int argc, int *at, void *fields)
+static int take_option(const struct command *command, char **argv, int argc, int *at, void *fields,
+                       struct option_given *notes)
 {
     char *text = argv[*at];
     char name[NEAREST_BYTES_MAX + 1];
@@ -269,8 +277,9 @@ static int take_option(const struct command *command, char **argv, int argc, int
         }
         value = argv[++*at];
     }
-    struct given given = {.command = command, .option = option};
+    struct given given = {.command = command, .option = option, .note = notes};
     snprintf(given.place, sizeof given.place, "--%s", option->name);
+    note(&given, SOURCE_COMMAND_LINE, value);
     return take_value(&given, value, fields);
 }
 
@@ -296,10 +305,10 @@ static bool parse_truth(const char *text, bool *truth)
 }
 
 /* What the environment says, before the command line has its say. One that is empty is not set. */
-static int take_environment(const struct command *command, void *fields)
+static int take_environment(const struct command *command, void *fields, struct option_given *notes)
 {
     for (size_t i = 0; i < command->options_count; i++) {
-        struct given given = {.command = command, .option = &command->options[i]};
+        struct given given = {.command = command, .option = &command->options[i], .note = notes};
         if ((given.option->flags & OPTION_NO_ENVIRONMENT) != 0) continue;
         command_environment_name(given.option, given.place, sizeof given.place);
         const char *text = getenv(given.place);
@@ -309,7 +318,9 @@ static int take_environment(const struct command *command, void *fields)
             complain(command, "%s must be 1 or 0, not \"%s\"", given.place, text);
             return STATUS_USAGE;
         }
-        if (given.option->kind == OPTION_FLAG) continue;
+        bool is_flag = given.option->kind == OPTION_FLAG;
+        if (!is_flag || *flag) note(&given, SOURCE_ENVIRONMENT, is_flag ? NULL : text);
+        if (is_flag) continue;
         int status = take_value(&given, text, fields);
         if (status != COMMAND_GO_ON) return status;
     }
@@ -324,6 +335,12 @@ static bool is_help(const char *text)
 int command_parse(const struct command *command, int argc, char **argv, void *fields,
                   int *arguments_count)
 {
+    return command_parse_noting(command, argc, argv, fields, arguments_count, NULL);
+}
+
+int command_parse_noting(const struct command *command, int argc, char **argv, void *fields,
+                         int *arguments_count, struct option_given *given)
+{
     int count = 0;
     bool options_ended = false;
     /* Help is given whatever the environment is. */
@@ -332,7 +349,7 @@ int command_parse(const struct command *command, int argc, char **argv, void *fi
         command_help(stdout, command);
         return STATUS_OK;
     }
-    int status = take_environment(command, fields);
+    int status = take_environment(command, fields, given);
     if (status != COMMAND_GO_ON) return status;
     for (int at = 0; at < argc; at++) {
         char *text = argv[at];
@@ -341,7 +358,7 @@ int command_parse(const struct command *command, int argc, char **argv, void *fi
         } else if (strcmp(text, "--") == 0) {
             options_ended = true;
         } else {
-            status = take_option(command, argv, argc, &at, fields);
+            status = take_option(command, argv, argc, &at, fields, given);
             if (status != COMMAND_GO_ON) return status;
         }
     }

@@ -71,6 +71,13 @@ enum status {
     STATUS_TIMED_OUT = 4,
     STATUS_REFUSED = 5,
 };
+/* Where the value of an option comes from. */
+enum option_source { SOURCE_DEFAULT, SOURCE_ENVIRONMENT, SOURCE_COMMAND_LINE };
+struct option_given {
+    enum option_source source;
+    const char *text; /* as it was given; NULL: not at all, or it is a flag */
+};
+
 /* What command_parse returns where the command should go on. */
 #define COMMAND_GO_ON (-1)
 
@@ -84,6 +91,10 @@ int command_parse(const struct command *command, int argc, char **argv, void *fi
 
 /* Writes the name of the variable that gives the option, "FERO_MEMORY_MAX". */
 void command_environment_name(const struct option_spec *option, char *name, size_t bytes);
+
+/* The same, and `given`, which has an item for each option, says where their values come from. */
+int command_parse_noting(const struct command *command, int argc, char **argv, void *fields,
+                         int *arguments_count, struct option_given *given);
 
 void command_help(FILE *to, const struct command *command);
 

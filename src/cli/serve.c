@@ -13,11 +13,13 @@
 
 #include "cli/client.h"
 #include "cli/commands.h"
+#include "cli/config.h"
 #include "cli/json.h"
 #include "cli/nearest.h"
 #include "cli/number.h"
 #include "cli/output.h"
 #include "cli/ports.h"
+#include "cli/trace.h"
 #include "fero.h"
 
 #define CACHES_MAX 64
@@ -58,11 +60,10 @@ struct serve_options {
     int64_t progress_bytes;
     int64_t deferred_max;
     int64_t links_bytes;
-    int32_t trace;
+    int32_t log_level;
+    bool print_config;
     bool json;
 };
-
-static const char *const trace_names[] = {"error", "warn", "info", "debug", NULL};
 
 /* clang-format off */
 #define FIELD(name) .offset = offsetof(struct serve_options, name)
@@ -214,11 +215,17 @@ static const struct option_spec serve_specs[] = {
      .manual =
      "Requests of a shard that handlers keep and answer later: 4k. Further ones are told "
      "to come again."},
-    {.name = "trace", .kind = OPTION_CHOICE, FIELD(trace), .shows = "error, warn, info, debug",
-     .choices = trace_names, .help = "lines to stderr up to this (warn; DEBUG=fero: debug)",
+    {.name = "log-level", .kind = OPTION_CHOICE, FIELD(log_level),
+     .shows = "error, warn, info, debug", .choices = trace_level_names,
+     .help = "lines to stderr up to this (warn; DEBUG=fero: debug)",
      .manual =
-     "Lines on the standard error output up to this level: warn, or debug if the "
-     "environment variable DEBUG asks for it."},
+     "Lines of diagnostics on the standard error output up to this level: warn, or what the "
+     "environment variables FERO_LOG or DEBUG ask for."},
+    {.name = "print-config", .kind = OPTION_FLAG, FIELD(print_config),
+     .flags = OPTION_NO_ENVIRONMENT, .help = "print every option, its value and its source",
+     .manual =
+     "Check the options as if to start, print every one with its value and where that comes "
+     "from (the command line, the environment, the default), and end."},
     {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object when ready",
      .manual =
      "Print one JSON object when ready, with the address, the process number, caches, "
@@ -233,14 +240,6 @@ static int32_t on_echo(fero_req *req, void *ud)
     (void)ud;
     int err = fero_reply(req, FERO_OK, &req->value);
     return err < 0 ? err : FERO_H_REPLIED;
-}
-
-/* One write a line: lines of several threads do not mix. */
-static void on_log(int32_t level, const char *line, void *ud)
-{
-    (void)ud;
-    const char *name = level >= 0 && level <= FERO_LOG_DEBUG ? trace_names[level] : "trace";
-    fprintf(stderr, "[fero] %s: %s\n", name, line);
 }
 
 /* ----------------------------------------------------------------------------------- options */
@@ -263,19 +262,6 @@ static bool parse_ports(const char *text, uint16_t *first, uint16_t *last)
     *first = (uint16_t)low;
     *last = (uint16_t)high;
     return true;
-}
-
-/* The variable that a list such as "fero,http" switches on for us. */
-static bool debug_is_on(void)
-{
-    const char *at = getenv("DEBUG");
-    while (at != NULL && *at != 0) {
-        size_t bytes = strcspn(at, ", ");
-        if ((bytes == 1 && *at == '*') || (bytes >= 4 && strncmp(at, "fero", 4) == 0)) return true;
-        at += bytes;
-        at += strspn(at, ", ");
-    }
-    return false;
 }
 
 static int make_opts(const struct command *command, const struct serve_options *options,
@@ -311,8 +297,9 @@ static int make_opts(const struct command *command, const struct serve_options *
         .progress_bytes = options->progress_bytes,
         .deferred_max = options->deferred_max,
         .links_bytes = options->links_bytes,
-        .log_level = options->trace,
-        .log = on_log};
+        .log = trace_print};
+    int status = trace_settle(command, options->log_level, FERO_LOG_WARN, &opts->log_level);
+    if (status != COMMAND_GO_ON) return status;
     if (options->busy_poll && options->idle) {
         complain(command, "--busy-poll and --idle exclude each other; leave one out");
         return STATUS_USAGE;
@@ -559,13 +546,18 @@ static int serve(const struct command *command, const struct serve_options *opti
 
 static int run_serve(const struct command *command, int argc, char **argv)
 {
-    struct serve_options options = {.trace = debug_is_on() ? FERO_LOG_DEBUG : FERO_LOG_WARN};
+    struct serve_options options = {.log_level = TRACE_NOT_GIVEN};
+    struct option_given given[sizeof serve_specs / sizeof serve_specs[0]] = {{0}};
     int count;
-    int status = command_parse(command, argc, argv, &options, &count);
+    int status = command_parse_noting(command, argc, argv, &options, &count, given);
     if (status != COMMAND_GO_ON) return status;
     fero_runtime_opts opts;
     status = make_opts(command, &options, &opts);
     if (status != COMMAND_GO_ON) return status;
+    if (options.print_config) {
+        raise_descriptors();
+        return config_print(command, &opts, given, options.json);
+    }
 
     raise_descriptors();
     signal(SIGPIPE, SIG_IGN);

@@ -166,8 +166,8 @@ static PRINTF_LIKE(2, 3) void fail(struct client_link *link, const char *format,
     va_start(arguments, format);
     vsnprintf(client->reason, sizeof client->reason, format, arguments);
     va_end(arguments);
-    trace_line(&client->trace, TRACE_WARN, "closing the link to shard %u of %s: %s", link->index,
-               address_format(&link->address, address), client->reason);
+    trace_line(&client->trace, TRACE_WARN, "client: closing the link to shard %u of %s: %s",
+               link->index, address_format(&link->address, address), client->reason);
     close_link(link);
 }
 
@@ -251,7 +251,7 @@ static void lost(struct client_link *link, int result)
     /* Another seed at once, but never the same one, and never after a link that was up. */
     retry_later(link, was_useful || client->seeds.next == 0);
     if (was_up)
-        trace_line(&client->trace, TRACE_WARN, "lost shard %u of %s (%s)", link->index,
+        trace_line(&client->trace, TRACE_WARN, "client: lost shard %u of %s (%s)", link->index,
                    client->home_text, client->reason);
 }
 
@@ -529,7 +529,7 @@ static int resend(struct client_link *link)
     runs_restart(&link->runs, resend.kept_written, resend.kept_received);
     if (link->requests > 0)
         trace_line(&client->trace, TRACE_INFO,
-                   "sending %llu requests (%llu bytes) again to shard %u",
+                   "client: sending %llu requests (%llu bytes) again to shard %u",
                    (unsigned long long)link->requests, (unsigned long long)bytes, link->index);
     return note_runs(link);
 }
@@ -565,8 +565,8 @@ static int ready(struct client_link *link)
     client->links_up++;
     client->finished++;
     client_link_credit(link);
-    trace_line(&client->trace, TRACE_INFO, "connected to shard %u of %s, which has %u", link->index,
-               client->home_text, client->links_count);
+    trace_line(&client->trace, TRACE_INFO, "client: connected to shard %u of %s, which has %u",
+               link->index, client->home_text, client->links_count);
     return 0;
 }
 

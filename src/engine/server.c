@@ -32,6 +32,10 @@
 /* How often the control thread looks for an answer. */
 #define ANSWER_POLL_NS (100 * NS_PER_US)
 
+/* Of the options, as settings_write writes them. */
+#define OPTIONS_BYTES_MAX 2048
+/* A token of so few may be found by trying. */
+#define TOKEN_BYTES_FEW 16
 /* Of a text about errors: the least that one and the frame around it need. */
 #define ERRORS_BYTES_MIN 4096
 
@@ -263,11 +267,11 @@ static int server_allocate(struct server *server, const fero_runtime_opts *opts)
     server->settings.shard.trace = &server->trace;
     const struct settings *settings = &server->settings;
     if (settings->connections_wanted > settings->shard.connections_max)
-        trace_line(&server->trace, TRACE_WARN,
-                   "connections.max is %llu, but the descriptors allow %u. Type: ulimit -n %llu",
-                   (unsigned long long)settings->connections_wanted,
-                   settings->shard.connections_max,
-                   (unsigned long long)settings->connections_wanted + SETTINGS_DESCRIPTORS_SPARE);
+        trace_line(
+            &server->trace, TRACE_WARN,
+            "node: connections.max is %llu, but the descriptors allow %u. Type: ulimit -n %llu",
+            (unsigned long long)settings->connections_wanted, settings->shard.connections_max,
+            (unsigned long long)settings->connections_wanted + SETTINGS_DESCRIPTORS_SPARE);
     server->threads = memory_take(shards * sizeof *server->threads);
     if (server->threads == NULL) return -ENOMEM;
     for (uint32_t i = 0; i < shards; i++) {
@@ -349,6 +353,25 @@ static int parse_listen(struct server *server, const fero_runtime_opts *opts)
     return 0;
 }
 
+static void tell_start(const struct server *server, const fero_runtime_opts *opts)
+{
+    const struct trace *trace = &server->trace;
+    for (uint32_t i = 0; i < server->settings.shard.shards_count; i++)
+        trace_line(trace, TRACE_DEBUG, "node: shard %u runs, on cpu %d", i, server->shards[i]->cpu);
+    if (server->token != NULL && server->token->bytes < TOKEN_BYTES_FEW)
+        trace_line(
+            trace, TRACE_WARN,
+            "node: a token of %u bytes is guessed soon: openssl rand -hex 32 makes one of 64",
+            server->token->bytes);
+    if (opts->insecure != 0)
+        trace_line(trace, TRACE_WARN, "node: whoever reaches %s may read and write everything",
+                   server->address);
+    trace_line(trace, TRACE_INFO,
+               "node: listening on %s, with %u shards and at most %llu bytes for logs and tables",
+               server->address, server->settings.shard.shards_count,
+               (unsigned long long)server->settings.memory_max_bytes);
+}
+
 int server_start(const fero_runtime_opts *opts, struct server **out)
 {
     struct cpu_list allowed;
@@ -385,6 +408,7 @@ int server_start(const fero_runtime_opts *opts, struct server **out)
         hosts_leave(&server->hosts);
         return err == -EADDRINUSE ? FERO_E_EXISTS : FERO_E_SYS;
     }
+    tell_start(server, opts);
     *out = server;
     return 0;
 }
@@ -393,10 +417,13 @@ int server_stop(struct server *server, uint64_t drain_ns)
 {
     int err = not_the_driver(server);
     if (err < 0 || (err = hosts_close(&server->hosts)) < 0) return err;
+    trace_line(&server->trace, TRACE_INFO, "node: stopping, within %llu ms",
+               (unsigned long long)(drain_ns / NS_PER_MS));
     if (server->settings.is_inline)
         stop_inline(server, drain_ns);
     else
         stop_threads(server, drain_ns);
+    trace_line(&server->trace, TRACE_INFO, "node: all shards have stopped");
     free_shards(server);
     hosts_leave(&server->hosts);
     return 0;
@@ -432,6 +459,7 @@ static int open_new(struct server *server, const char *name, const fero_opts *op
     int err = definition_make(&cache->definition, name, server->caches_count, opts, cache);
     if (err < 0) goto free_cache;
     err = open_on_shards(server, cache);
+    if (err == 0) trace_line(&server->trace, TRACE_INFO, "node: the cache \"%s\" is open", name);
     if (err < 0 && server->shards[0]->caches_count == server->caches_count) goto free_definition;
     server->caches[server->caches_count++] = cache;
     return err;
@@ -460,10 +488,12 @@ int server_open(struct server *server, const char *name, const fero_opts *opts, 
 
 int64_t server_info(struct server *server, char *buffer, size_t bytes)
 {
-    int head =
-        snprintf(buffer, bytes,
-                 "{\"address\":\"%s\",\"memory_max_bytes\":%llu,\"node_info\":", server->address,
-                 (unsigned long long)server->settings.memory_max_bytes);
+    char options[OPTIONS_BYTES_MAX];
+    int head = snprintf(buffer, bytes,
+                        "{\"address\":\"%s\",\"memory_max_bytes\":%llu,\"options\":%s,"
+                        "\"node_info\":",
+                        server->address, (unsigned long long)server->settings.memory_max_bytes,
+                        settings_write(&server->settings, options, sizeof options));
     size_t body = 0;
     if (head > 0 && (size_t)head + 2 < bytes)
         body = info_write(server->shards[0], buffer + head, bytes - (size_t)head - 1);

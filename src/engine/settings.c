@@ -293,3 +293,34 @@ int settings_make(struct settings *settings, const fero_runtime_opts *opts, uint
     settings->shard.incarnation = 1;
     return 0;
 }
+
+const char *settings_write(const struct settings *settings, char *text, size_t bytes)
+{
+    const struct shard_options *shard = &settings->shard;
+    const struct {
+        const char *name;
+        uint64_t value;
+    } items[] = {{"shards", shard->shards_count},
+                 {"memory.max", settings->memory_max_bytes},
+                 {"partitions.history.max", settings->history_max_bytes},
+                 {"outbox.max", shard->unbatched ? 0 : shard->outbox_bytes_max},
+                 {"key.max", shard->key_bytes_max},
+                 {"value.max", shard->value_bytes_max},
+                 {"connections.max", shard->connections_max},
+                 {"handshake.ms", shard->greeting_ns_max / NS_PER_MS},
+                 {"half-open.max", shard->half_open_max},
+                 {"half-open.source.max", shard->half_open_source_max},
+                 {"progress.ms", shard->progress_ns / NS_PER_MS},
+                 {"progress.bytes", shard->progress_bytes},
+                 {"errors.max", shard->errors_max},
+                 {"deferred.max", shard->deferred_max},
+                 {"window.requests", shard->window_requests},
+                 {"window.bytes", shard->window_bytes},
+                 {"lane.bytes", shard->lane_bytes}};
+    size_t used = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(items); i++)
+        used += (size_t)snprintf(text + used, bytes - used, "%s\"%s\":%llu", i == 0 ? "{" : ",",
+                                 items[i].name, (unsigned long long)items[i].value);
+    snprintf(text + used, bytes - used, "}");
+    return text;
+}

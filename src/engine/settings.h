@@ -42,3 +42,8 @@ MUST_CHECK int settings_make(struct settings *settings, const fero_runtime_opts 
                              uint64_t descriptors_max);
 /* The io that a server or a client asks for. FERO_E_INVAL likewise. */
 MUST_CHECK int settings_take_io(const fero_runtime_opts *opts, enum choice *io, uint32_t *features);
+/*
+ * Writes what came of the options as a JSON object, each under the name that the command line has for
+ * it, and returns `text`. Who adds an option adds it here, for `fero serve --print-config`.
+ */
+const char *settings_write(const struct settings *settings, char *text, size_t bytes);

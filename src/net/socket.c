@@ -121,7 +121,7 @@ uint64_t socket_pause(struct io_counters *counters, const struct trace *trace, i
 {
     if (counters->accept_pauses++ == 0)
         trace_line(trace, TRACE_WARN,
-                   "cannot accept connections: %s; they wait. Type: ulimit -n 65536, or set "
+                   "net: cannot accept connections: %s; they wait. Type: ulimit -n 65536, or set "
                    "LimitNOFILE=65536 in the systemd unit",
                    strerror(-err));
     return clock_now_ns() + PAUSE_NS;

@@ -180,8 +180,10 @@ void caller_refuse(struct caller *caller, const struct refusal *refusal)
     if (caller->state != CALLER_GREETING && caller->state != CALLER_READY) return;
     count(&shard->counters.refused, 1);
     note_error(shard, ERROR_OF_LINK, refusal->error, refusal->text, refusal->got, refusal->limit);
-    trace_line(shard->options->trace, TRACE_WARN, "link refused: %s (got %llu, limit %llu)",
-               refusal->text, (unsigned long long)refusal->got, (unsigned long long)refusal->limit);
+    trace_line(shard->options->trace, TRACE_WARN,
+               "link: %u.%u.%u is refused: %s (got %llu, limit %llu)", shard->index, caller->index,
+               caller->generation, refusal->text, (unsigned long long)refusal->got,
+               (unsigned long long)refusal->limit);
     refuse(caller, refusal);
     caller_mark_dirty(caller);
 }
@@ -192,7 +194,8 @@ static void caller_deny(struct caller *caller)
     struct shard *shard = caller->shard;
     count(&shard->counters.refused, 1);
     note_error(shard, ERROR_OF_LINK, ERROR_DENIED, "wrong token, or none", 0, 0);
-    trace_line(shard->options->trace, TRACE_WARN, "link closed: wrong token, or none");
+    trace_line(shard->options->trace, TRACE_WARN, "link: %u.%u.%u is closed: wrong token, or none",
+               shard->index, caller->index, caller->generation);
     caller_close(caller);
 }
 
@@ -316,6 +319,27 @@ static void drop_one(struct shard *shard, const struct caller *newest)
     if (shard->closing.count > limit) caller_close(shard->closing.first);
 }
 
+/* Lines about a link name shard, place in its table and generation; only the first has the address. */
+static void tell_accepted(const struct caller *caller, const struct address *peer)
+{
+    const struct trace *trace = caller->shard->options->trace;
+    char text[ADDRESS_TEXT_BYTES];
+    if (!trace_is_on(trace, TRACE_DEBUG)) return;
+    trace_line(trace, TRACE_DEBUG, "link: %u.%u.%u comes from %s", caller->shard->index,
+               caller->index, caller->generation,
+               peer != NULL ? address_format(peer, text) : "somewhere");
+}
+
+static void tell_closed(const struct caller *caller, int result)
+{
+    const struct trace *trace = caller->shard->options->trace;
+    const char *reason = result == 0            ? "its peer ended it"
+                         : result == -ECANCELED ? "by this node"
+                                                : strerror(-result);
+    trace_line(trace, TRACE_DEBUG, "link: %u.%u.%u has ended after %u requests: %s",
+               caller->shard->index, caller->index, caller->generation, caller->requests, reason);
+}
+
 void caller_accept(struct shard *shard, uint32_t conn, const struct address *peer)
 {
     count(&shard->counters.accepted, 1);
@@ -325,6 +349,7 @@ void caller_accept(struct shard *shard, uint32_t conn, const struct address *pee
     }
     struct caller *caller = caller_open(shard, conn, crowd_source(shard, peer));
     if (caller != NULL) {
+        tell_accepted(caller, peer);
         drop_one(shard, caller);
         return;
     }
@@ -382,6 +407,8 @@ static void welcome(struct caller *caller, const struct frame_hello *hello)
     caller->link.frame_bytes_max = (uint32_t)options->frame_bytes_max;
     caller->frame_bytes_max = hello->frame_bytes_max != 0 ? hello->frame_bytes_max : UINT32_MAX;
     caller_mark_dirty(caller);
+    trace_line(options->trace, TRACE_DEBUG, "link: %u.%u.%u is welcome, as session %016llx",
+               shard->index, caller->index, caller->generation, (unsigned long long)hello->session);
 }
 
 /*
@@ -625,7 +652,10 @@ void caller_event(struct shard *shard, const struct io_event *event)
     case IO_RECEIVED: caller_received(caller, event); break;
     case IO_SENT: caller_sent(caller); break;
     case IO_EOF: caller_ended(caller); break;
-    case IO_CLOSED: caller_free(caller); break;
+    case IO_CLOSED:
+        tell_closed(caller, event->result);
+        caller_free(caller);
+        break;
     case IO_ACCEPTED:
     case IO_CONNECTED:
     case IO_DATAGRAM:

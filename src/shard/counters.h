@@ -38,6 +38,7 @@
     X(COUNT, spin_ns)        /* spent on looking for something to do */                            \
     X(COUNT, received_bytes)                                                                       \
     X(COUNT, sent_bytes)                                                                           \
+    X(COUNT, compacted_bytes) /* of log that was looked at */                                      \
     X(LEVEL, keys)                                                                                 \
     X(LEVEL, memory_bytes)
 /* clang-format on */

@@ -201,6 +201,47 @@ static void seal_logs(struct shard *shard)
     for (uint32_t i = 0; i < shard->caches_count; i++) log_seal(&shard->caches[i]->store.log);
 }
 
+/* Tells when memory runs low, when there is none, and when there is enough again. */
+static void watch_memory(struct shard *shard)
+{
+    const struct trace *trace = shard->options->trace;
+    uint64_t used = segments_bytes(&shard->segments);
+    uint64_t max = shard->options->log_bytes_max;
+    uint8_t before = shard->memory_level;
+    uint8_t level = before;
+    if (shard->was_full)
+        level = MEMORY_FULL;
+    else if (used > max / 10 * 9)
+        level = before == MEMORY_ENOUGH ? MEMORY_LOW : before;
+    else if (used <= max / 10 * 8 || before == MEMORY_FULL)
+        level = MEMORY_ENOUGH;
+    /* Where it changes from turn to turn, one line a second is enough. */
+    if (LIKELY(level == before) || shard->now_ns - shard->memory_told_ns < NS_PER_S) return;
+    shard->memory_told_ns = shard->now_ns;
+    bool is_worse = level > before;
+    shard->memory_level = level;
+    if (level == MEMORY_FULL)
+        trace_line(trace, TRACE_WARN,
+                   "memory: shard %u takes no more updates: memory.max is reached; remove keys or "
+                   "raise it",
+                   shard->index);
+    else if (is_worse)
+        trace_line(trace, TRACE_INFO, "memory: shard %u uses %llu of %llu bytes for its logs",
+                   shard->index, (unsigned long long)used, (unsigned long long)max);
+    else
+        trace_line(trace, TRACE_INFO, "memory: shard %u has room again", shard->index);
+}
+
+static void tell_compaction(struct shard *shard, size_t looked_at)
+{
+    bool is_compacting = looked_at > 0;
+    if (LIKELY(is_compacting == shard->is_compacting)) return;
+    shard->is_compacting = is_compacting;
+    trace_line(shard->options->trace, TRACE_DEBUG, "memory: shard %u %s compacting, at %llu bytes",
+               shard->index, is_compacting ? "begins" : "ends",
+               (unsigned long long)segments_bytes(&shard->segments));
+}
+
 static void compact(struct shard *shard)
 {
     if (shard->appended_bytes == 0 && !shard->was_full) return;
@@ -214,6 +255,9 @@ static void compact(struct shard *shard)
     /* What is in the way may be another cache's, which nobody writes to. */
     for (uint32_t i = 0; shard->was_full && looked_at == 0 && i < shard->caches_count; i++)
         store_make_room(&shard->caches[i]->store);
+    count(&shard->counters.compacted_bytes, looked_at);
+    tell_compaction(shard, looked_at);
+    watch_memory(shard);
     shard->appended_bytes = 0;
     shard->was_full = false;
 }

@@ -27,6 +27,8 @@
 
 #define SHARD_EVENTS_MAX 256
 
+enum memory_level { MEMORY_ENOUGH, MEMORY_LOW, MEMORY_FULL };
+
 enum shard_idle { IDLE_ADAPTIVE, IDLE_BUSY_POLL, IDLE_SLEEP };
 
 /* The same for every shard of a node. */
@@ -125,6 +127,9 @@ struct shard {
     uint32_t next_shard;       /* for callers that want any */
     uint64_t work;             /* things done this turn */
     uint64_t appended_bytes;   /* this turn */
+    bool is_compacting;        /* so it was told */
+    uint8_t memory_level;      /* enum memory_level; so it was told, */
+    uint64_t memory_told_ns;   /* then */
     bool was_full;             /* something was not appended this turn: memory.max is reached */
     struct crossing_peer crossing[SHARDS_MAX];
     struct timers timers;

@@ -115,3 +115,70 @@ check "what is wrong there is named so" fails_with 2 FERO_TIMEOUT '"soon"'
 stop_node TERM
 run env FERO_MEMORY_MAX=1k "$FERO" serve demo --ports 0
 check "the options of serve, too" fails_with 2 memory.max 1024
+
+# ---- what a node would run with ----------------------------------------------------------------
+
+run env FERO_KEY_MAX=64 "$FERO" serve demo --print-config --memory.max 256M --shards 2
+config() { printf '%s\n' "$OUT" | awk -v name="$1" '$1 == name { $1 = ""; sub(/^ /, ""); print }' | tr -s ' '; }
+check "--print-config shows what the command line said" \
+    [ "$STATUS/$(config memory.max)" = "0/268435456 command line" ]
+check "what the environment said" [ "$(config key.max)" = "64 environment FERO_KEY_MAX" ]
+check "what is made of defaults" [ "$(config outbox.max)" = "1048576 default" ]
+check "and what the help says of others" [ "$(config ports)" = "7700-7799 default" ]
+run env FERO_KEY_MAX=64 "$FERO" serve demo --print-config --constants.key.max=65 --json
+check "the command line is stronger, in JSON too" \
+    prints_like '{"options":\[{*{"name":"key.max","value":"65","source":"command line"},*}\]}'
+run "$FERO" serve demo --print-config --key.max 1G
+check "what cannot be is refused" fails_with 2 key.max
+run "$FERO" serve demo --print-config --listen 0.0.0.0
+check "as it would be" fails_with 5 0.0.0.0
+
+# ---- lines of diagnostics ----------------------------------------------------------------------
+
+talks() # level, lines that must be there...
+{
+    local word
+    for word in "${@:2}"; do
+        [[ $ERR == *"Z $1 fero:$word"* ]] || return 1
+    done
+}
+DEBUG=fero start_node demo --shards 1
+run "$FERO" get demo 28 --seeds "$NODE"
+exec 3<>"/dev/tcp/${NODE%:*}/${NODE##*:}"
+printf 'GET / HTTP/1.1\r\n\r\n' >&3
+timeout 10 cat <&3 >/dev/null
+exec 3>&-
+stop_node TERM
+check "DEBUG=fero tells of each link" talks debug "link: 0.0.1 comes from 127.0.0.1:" \
+    "link: 0.0.1 is welcome" "link: 0.0.1 has ended after 1 requests: its peer ended it"
+check "of what was refused" talks warn "link: 0." "link: 0.0.2 is refused: "
+check "of start and stop" talks info "node: listening on $NODE" "node: the cache \"demo\" is open" \
+    "node: stopping" "node: all shards have stopped"
+DEBUG=http,fero:memory start_node demo --shards 1
+run "$FERO" get demo 28 --seeds "$NODE"
+stop_node TERM
+check "a scope is told alone" [ "${ERR/fero:link/}" = "$ERR" ]
+start_node demo --shards 1 --log-level info
+stop_node TERM
+check "--log-level info leaves out debugging" [ "${ERR/Z debug/}" = "$ERR" ]
+check "and keeps the rest" talks info "node: listening"
+FERO_LOG=error DEBUG=fero start_node demo --shards 1
+stop_node TERM
+check "FERO_LOG is stronger than DEBUG" [ -z "$ERR" ]
+run env FERO_LOG=loud "$FERO" serve demo --ports 0
+check "a level that is none is named" fails_with 2 FERO_LOG '"loud"'
+run "$FERO" serve demo --log-level wran
+check "of the option, too" fails_with 2 --log-level '"wran"' warn
+start_node demo --shards 1
+run env DEBUG=fero "$FERO" set demo 28 david --seeds "$NODE"
+check "a client tells as well" talks info "client: connected to shard 0 of $NODE"
+stop_node TERM
+
+start_node demo --shards 1 --memory.max 64M --log-level info
+run "$FERO" bench speed -m 1000 -r 200000 --keys 200000 --seeds "$NODE"
+run "$FERO" errors --seeds "$NODE"
+check "a full memory is an error" prints_like '*2 (out of memory)*memory.max is reached*'
+stop_node TERM
+check "that a line warns of, and of what came before" \
+    talks warn "memory: shard 0 takes no more updates: memory.max is reached"
+check "but not again and again" [ "$(printf '%s\n' "$ERR" | grep -c 'takes no more')" -le 60 ]
