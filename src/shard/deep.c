@@ -26,6 +26,7 @@ refuse(struct store *store, enum reply_error error, const char *format, ...)
     int bytes = vsnprintf(refusal->text, sizeof refusal->text, format, arguments);
     va_end(arguments);
     refusal->error = error;
+    refusal->format = format;
     refusal->bytes = min_u64((uint64_t)bytes, sizeof refusal->text - 1);
     return STORE_REFUSED;
 }

@@ -47,27 +47,53 @@ static struct error_entry *place_of(const struct errors *errors, uint64_t text, 
     }
 }
 
+/* One more of an error. `entry->text` is still 0 where it is the first; NULL: there is no room. */
+static struct error_entry *count_one(struct errors *errors, uint64_t text, uint64_t code,
+                                     uint64_t now_ms)
+{
+    struct error_entry *entry = place_of(errors, text, code);
+    if (entry->text == 0 && errors->count == errors->max) {
+        count_up_u64(&errors->others, 1);
+        return NULL;
+    }
+    store_relaxed_u64(&entry->last_ms, now_ms);
+    count_up_u64(&entry->count, 1);
+    return entry;
+}
+
+/* From now on readers see it. */
+static void publish(struct errors *errors, struct error_entry *entry, uint64_t text, uint64_t code)
+{
+    errors->count++;
+    store_relaxed_u64(&entry->code, code);
+    store_relaxed_u64(&entry->first_ms, entry->last_ms);
+    store_release_u64(&entry->text, text);
+}
+
 void errors_note(struct errors *errors, enum error_kind kind, enum reply_error code,
                  const char *text, uint64_t got, uint64_t limit, uint64_t now_ms)
 {
     uint64_t key = (uint64_t)(uintptr_t)text;
     uint64_t key_code = error_entry_code(kind, code);
     ASSERT(text != NULL);
-    struct error_entry *entry = place_of(errors, key, key_code);
-    bool is_new = entry->text == 0;
-    if (is_new && errors->count == errors->max) {
-        count_up_u64(&errors->others, 1);
-        return;
-    }
+    struct error_entry *entry = count_one(errors, key, key_code, now_ms);
+    if (entry == NULL) return;
     store_relaxed_u64(&entry->got, got);
     store_relaxed_u64(&entry->limit, limit);
-    store_relaxed_u64(&entry->last_ms, now_ms);
-    count_up_u64(&entry->count, 1);
-    if (!is_new) return;
-    errors->count++;
-    store_relaxed_u64(&entry->code, key_code);
-    store_relaxed_u64(&entry->first_ms, now_ms);
-    store_release_u64(&entry->text, key);
+    if (entry->text == 0) publish(errors, entry, key, key_code);
+}
+
+void errors_note_example(struct errors *errors, enum error_kind kind, enum reply_error code,
+                         const char *text, struct bytes example, uint64_t now_ms)
+{
+    uint64_t key = (uint64_t)(uintptr_t)text;
+    uint64_t key_code = error_entry_code(kind, code);
+    ASSERT(text != NULL);
+    struct error_entry *entry = count_one(errors, key, key_code, now_ms);
+    if (entry == NULL || entry->text != 0) return;
+    entry->example_bytes = min_u64(example.size, sizeof entry->example - 1);
+    if (entry->example_bytes > 0) memcpy(entry->example, example.data, entry->example_bytes);
+    publish(errors, entry, key, key_code);
 }
 
 const struct error_entry *errors_find(const struct errors *errors, uint64_t text, uint64_t code)

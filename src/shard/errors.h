@@ -4,7 +4,7 @@
  *
  * One writer, the shard; any thread reads meanwhile. An entry is published by its text and then only
  * its numbers change, each by itself: a reader may see the count of one moment and the time of the
- * next, and never anything that was not there. Entries stay for the life of the node, so that
+ * next, and never anything that was not there. An example is that of the first one, for ever. Entries stay for the life of the node, so that
  * nobody needs to wait for readers; when all are used, further ones are counted together.
  */
 #pragma once
@@ -13,7 +13,11 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "base/bytes.h"
 #include "wire/frame.h"
+
+/* What is kept of a text that was made for one error, such as one with its key. */
+#define ERROR_EXAMPLE_BYTES 192
 
 enum error_kind {
     ERROR_OF_REPLY,  /* a request failed; `text` is a format with up to two %llu */
@@ -29,7 +33,8 @@ struct error_entry {
     uint64_t limit;
     uint64_t first_ms; /* since 1970 */
     uint64_t last_ms;
-    uint64_t reserved;
+    uint64_t example_bytes; /* 0: `text` says all that there is to say */
+    char example[ERROR_EXAMPLE_BYTES];
 };
 
 struct errors {
@@ -47,6 +52,10 @@ void errors_deinit(struct errors *errors);
 /* One more. `text` must live as long as the program. */
 void errors_note(struct errors *errors, enum error_kind kind, enum reply_error code,
                  const char *text, uint64_t got, uint64_t limit, uint64_t now_ms);
+
+/* The same, where `text` stands for texts that differ: what this one says is kept as an example. */
+void errors_note_example(struct errors *errors, enum error_kind kind, enum reply_error code,
+                         const char *text, struct bytes example, uint64_t now_ms);
 
 /* For readers: the entry of a text and code, or NULL. */
 const struct error_entry *errors_find(const struct errors *errors, uint64_t text, uint64_t code);

@@ -8,6 +8,7 @@
 #include "base/ck.h"
 #include "base/clock.h"
 #include "shard/shard.h"
+#include "wire/utf8.h"
 
 struct text {
     char *at;
@@ -114,6 +115,14 @@ static void format_error(const struct error_entry *entry, char line[ERROR_LINE_B
     unsigned long long got = load_relaxed_u64(&entry->got);
     unsigned long long limit = load_relaxed_u64(&entry->limit);
     enum error_kind kind = (enum error_kind)(load_relaxed_u64(&entry->code) >> 32);
+    if (entry->example_bytes > 0) {
+        snprintf(line, ERROR_LINE_BYTES_MAX, "%.*s", (int)entry->example_bytes, entry->example);
+        bool is_text = utf8_is_text(line, strlen(line));
+        for (char *at = line; *at != 0; at++)
+            if ((unsigned char)*at < 0x20 || *at == 0x7f || (!is_text && (*at & 0x80) != 0))
+                *at = '?';
+        return;
+    }
     if (kind != ERROR_OF_REPLY) {
         bool has_values = got != 0 || limit != 0;
         int bytes = snprintf(line, ERROR_LINE_BYTES_MAX, "%s", text);

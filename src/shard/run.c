@@ -401,8 +401,9 @@ int request_reply(struct request_context *context, uint16_t code, enum value_typ
     if (bytes > context->shard->options->value_bytes_max) return -EMSGSIZE;
     uint64_t offset = 0;
     if (reply_outcome(code) != OUTCOME_OK)
-        note_error(context->shard, ERROR_OF_HANDLER, (enum reply_error)(code & REPLY_ERROR),
-                   "a handler replied with an error", 0, 0);
+        note_error_example(context->shard, ERROR_OF_HANDLER, (enum reply_error)(code & REPLY_ERROR),
+                           "a handler replied with an error",
+                           (struct bytes){value, type == VALUE_STRING ? bytes : 0});
     else
         offset = context->next_offset;
     reply_value(context, code, offset, type, value, bytes);
@@ -447,6 +448,8 @@ static COLD void fail_store(struct request_context *context, enum store_result r
         break;
     case STORE_REFUSED: {
         const struct store_refusal *refusal = &context->request->cache->store.refusal;
+        note_error_example(context->shard, ERROR_OF_REPLY, refusal->error, refusal->format,
+                           (struct bytes){refusal->text, refusal->bytes});
         reply_write(context, reply_code(OUTCOME_FAIL, refusal->error), 0, VALUE_STRING,
                     refusal->text, refusal->bytes);
         break;

@@ -242,6 +242,12 @@ static inline void note_error(struct shard *shard, enum error_kind kind, enum re
     errors_note(&shard->errors, kind, code, text, got, limit, shard_wall_ms(shard));
 }
 
+static inline void note_error_example(struct shard *shard, enum error_kind kind,
+                                      enum reply_error code, const char *text, struct bytes example)
+{
+    errors_note_example(&shard->errors, kind, code, text, example, shard_wall_ms(shard));
+}
+
 static inline void count(uint64_t *counter, uint64_t by)
 {
     count_up_u64(counter, by);

@@ -21,6 +21,7 @@
 /* Why a request was refused, for people. */
 struct store_refusal {
     enum reply_error error;
+    const char *format; /* of the text: which refusal it is */
     size_t bytes;
     char text[160];
 };

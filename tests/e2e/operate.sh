@@ -78,6 +78,9 @@ timeout 10 cat <&3 >/dev/null
 exec 3>&-
 node errors
 check "a connection that was refused is one" prints_like '*link*16 (protocol error)*first frame*'
+node get users .a
+node errors
+check "one that names a key does so of the first" prints_like '*key ".a" has an empty part*'
 node errors nosuch
 check "a cache that is not there is named" fails_with 1 '"nosuch"'
 stop_node TERM

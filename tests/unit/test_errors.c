@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -55,6 +56,26 @@ static void text_code_and_kind_tell_them_apart(void **unused)
     errors_deinit(&errors);
 }
 
+static void the_example_is_that_of_the_first(void **unused)
+{
+    (void)unused;
+    char longest[2 * ERROR_EXAMPLE_BYTES];
+    memset(longest, 'x', sizeof longest);
+    struct errors errors;
+    assert_int_equal(errors_init(&errors, 8), 0);
+    errors_note_example(&errors, ERROR_OF_REPLY, ERROR_INVALID, key, bytes_of("key \"a\""), 1);
+    errors_note_example(&errors, ERROR_OF_REPLY, ERROR_INVALID, key, bytes_of("key \"b\""), 9);
+    const struct error_entry *entry = find(&errors, ERROR_OF_REPLY, ERROR_INVALID, key);
+    assert_int_equal(entry->count, 2);
+    assert_int_equal(entry->last_ms, 9);
+    assert_memory_equal(entry->example, "key \"a\"", entry->example_bytes);
+    struct bytes too_long = {longest, sizeof longest};
+    errors_note_example(&errors, ERROR_OF_REPLY, ERROR_INVALID, disk, too_long, 1);
+    entry = find(&errors, ERROR_OF_REPLY, ERROR_INVALID, disk);
+    assert_int_equal(entry->example_bytes, ERROR_EXAMPLE_BYTES - 1);
+    errors_deinit(&errors);
+}
+
 static void those_without_room_are_counted_together(void **unused)
 {
     (void)unused;
@@ -98,6 +119,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_that_comes_again_is_counted),
         cmocka_unit_test(text_code_and_kind_tell_them_apart),
+        cmocka_unit_test(the_example_is_that_of_the_first),
         cmocka_unit_test(those_without_room_are_counted_together),
         cmocka_unit_test(none_may_be_kept),
         cmocka_unit_test(without_memory_there_is_no_table),
