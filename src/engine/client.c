@@ -529,6 +529,7 @@ static int cache_make(struct client *client, const char *name, struct client_cac
     if (cache == NULL) return error_set(FERO_E_NOMEM, "no memory for a cache");
     cache->head.kind = RUNTIME_CLIENT;
     cache->index = index;
+    cache->open_seq = client->caches_closed * CLIENT_CACHES_MAX + index;
     cache->client = client;
     if (bytes > 0) memcpy(cache->name_bytes, name, bytes);
     cache->name = (struct bytes){cache->name_bytes, bytes};
@@ -550,6 +551,7 @@ static void cache_free(struct client_cache *cache)
         if (client->links[i]->run_cache == cache->index) client->links[i]->run_cache = RUN_NO_CACHE;
     client->caches[cache->index] = &client->nobody;
     client->caches_count--;
+    client->caches_closed++;
     memory_put(cache->verbs);
     memory_put(cache);
 }

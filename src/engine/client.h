@@ -56,6 +56,7 @@ struct client_verb {
 struct client_cache {
     struct runtime_head head; /* tells it from a server's cache */
     uint32_t index;           /* in client->caches */
+    uint32_t open_seq;        /* of its OPENs: another one than that of who had the index before */
     struct client *client;
     fero_counts counts;
     struct client_verb *verbs;
@@ -146,6 +147,7 @@ struct client {
 
     struct client_cache *caches[CLIENT_CACHES_MAX + 1]; /* unused ones are &nobody */
     uint32_t caches_count;
+    uint32_t caches_closed; /* ever */
     struct client_link *links[WINDOW_LINKS_MAX];
     struct client_link *seeker; /* the first link ever, before its node said how many there are */
     uint32_t links_up;

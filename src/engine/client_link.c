@@ -9,8 +9,8 @@
  * again, before any new one, with the numbers they had: the node answers those again that it knows
  * and never applies one twice.
  *
- * As long as any link is up the node is `home`, and lost links are dialled there. When the last one
- * is gone, link 0 goes round the seeds until a node welcomes it, and the others follow.
+ * As long as any link has its welcome the node is `home`, and lost links are dialled there. When the last
+ * one is gone, link 0 goes round the seeds until a node welcomes it, and the others follow.
  *
  * What the node sends is hostile input: every length, code and count is checked, and what does not
  * fit closes the link. It then counts as lost, so nothing hangs on the node's good behaviour but
@@ -23,6 +23,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/memory.h"
 #include "engine/client.h"
 #include "engine/result.h"
@@ -75,7 +76,7 @@ size_t client_link_credit(struct client_link *link)
     const struct client *client = link->client;
     const struct backlog *backlog = &link->backlog;
     credit_none(link);
-    if (link->state != CLIENT_LINK_UP) return 0;
+    if (link->state != CLIENT_LINK_UP || BUGGIFY("no_credit")) return 0;
     uint64_t in_flight = backlog_written_bytes(backlog) - link->consumed_bytes;
     uint64_t unsent = backlog_unsent_bytes(backlog);
     /* What is kept may exceed both limits while an early request waits, but not without end. */
@@ -212,6 +213,16 @@ static void deaf(struct client_link *link)
     if (++client->deaf_rounds >= DEAF_ROUNDS_MAX) client->refusal = FERO_E_DENIED;
 }
 
+/* Whether any link has a welcome of the node that is home. */
+static bool is_at_home(const struct client *client)
+{
+    for (uint32_t i = 0; i < client->links_count; i++) {
+        uint8_t state = client->links[i]->state;
+        if (state == CLIENT_LINK_OPENING || state == CLIENT_LINK_UP) return true;
+    }
+    return false;
+}
+
 /* IO_CLOSED came: whoever closed it, the connection is gone. */
 static void lost(struct client_link *link, int result)
 {
@@ -241,7 +252,8 @@ static void lost(struct client_link *link, int result)
     if (was_useful && client->now_ns - link->up_since_ns >= DIAL_STABLE_NS) link->dial.failures = 0;
     link->up_since_ns = 0;
     reset(link);
-    if (client->links_up == 0 && client->has_home) {
+    bool is_away = PLANTED("home_left_early") ? client->links_up == 0 : !is_at_home(client);
+    if (client->has_home && is_away) {
         client->has_home = false;
         client->seek_rounds = 0;
         struct client_link *seeker = client->links[0];
@@ -273,7 +285,7 @@ int client_link_open(struct client_link *link, struct client_cache *cache)
     }
     uint8_t *to = link_reserve(&link->link, sizeof(struct frame_open) + FRAME_NAME_BYTES_MAX + 8);
     if (to == NULL) return -ENOMEM;
-    link_commit(&link->link, open_encode(cache->index, cache->name, to));
+    link_commit(&link->link, open_encode(cache->open_seq, cache->name, to));
     link->opens_pending++;
     return 0;
 }
@@ -457,6 +469,7 @@ static bool keep_waiting(void *context, uint8_t *frame)
         return false;
     }
     struct client_cache *cache = client->caches[flight->cache];
+    if (PLANTED("resent_as_another")) header.seq++;
     if (cache != &client->nobody && header.type != FRAME_INFO) {
         header.cache = cache->numbers[link->index];
         memcpy(frame, &header, sizeof header);
@@ -652,13 +665,14 @@ static int64_t on_opened(struct client_link *link, const uint8_t *frame, size_t 
         return broke(link, "OPENED before WELCOME", FRAME_OPENED, FRAME_WELCOME);
     if (opened_decode(&opened, &verbs, frame, length, &refusal) < 0)
         return broke(link, refusal.text, refusal.got, refusal.limit);
-    if (link->opens_pending == 0 || opened.seq >= CLIENT_CACHES_MAX)
+    if (link->opens_pending == 0)
         return broke(link, "OPENED that nobody asked for", opened.seq, link->opens_pending);
     link->opens_pending--;
-    struct client_cache *cache = client->caches[opened.seq];
+    struct client_cache *cache = client->caches[opened.seq % CLIENT_CACHES_MAX];
     uint16_t code = opened.prefix.small;
-    if (cache == &client->nobody) {
-        /* It was closed meanwhile. */
+    bool is_other = cache->open_seq != opened.seq && !PLANTED("opened_for_another");
+    if (cache == &client->nobody || is_other) {
+        /* It was closed meanwhile, and its place may be another one's. */
     } else if (code != 0) {
         cache->open_error = -(int)(code & REPLY_ERROR);
     } else {

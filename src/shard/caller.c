@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/secret.h"
@@ -420,6 +421,7 @@ static bool hand_over(struct caller *caller, uint32_t to, const uint8_t *data, s
 {
     struct shard *shard = caller->shard;
     if (size > GREETING_BYTES_MAX || !crossing_may_adopt(shard, to, size)) return false;
+    if (BUGGIFY("not_handed_over")) return false;
     int fd = io_detach(shard->io, caller->link.conn);
     if (fd < 0) return false;
     crossing_adopt(shard, to, fd, data, size);
@@ -673,8 +675,8 @@ static void acknowledge(struct caller *caller)
         caller_close(caller); /* it would wait for its window for ever */
         return;
     }
-    link_commit(&caller->link,
-                ack_encode(caller->seq_last, caller->requests, caller->consumed_bytes, to));
+    uint32_t requests = caller->requests + (PLANTED("ack_too_early") ? 1 : 0);
+    link_commit(&caller->link, ack_encode(caller->seq_last, requests, caller->consumed_bytes, to));
 }
 
 void callers_flush(struct shard *shard)

@@ -28,6 +28,7 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/ck.h"
 #include "base/memory.h"
 #include "shard/deep.h"
@@ -253,7 +254,8 @@ static int step_record(struct compaction *compaction, struct store *store)
         compaction->record_bytes > 0 ? compaction->record_bytes : change_padded_bytes(change);
     if (!is_done_with(store, address, *word)) {
         bool is_live = !index_is_superseded(*word);
-        if (is_live && change->type == FRAME_REMOVE && !change_is_deep(change)) {
+        bool is_removal = change->type == FRAME_REMOVE || PLANTED("newest_dropped");
+        if (is_live && is_removal && !change_is_deep(change)) {
             forget_key(store, change);
         } else {
             if (target_ready(compaction, store, padded) < 0) return -ENOMEM;

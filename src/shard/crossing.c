@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/memory.h"
 #include "shard/bundle.h"
 #include "shard/waiter.h"
@@ -60,6 +61,7 @@ static uint64_t lane_used(struct shard *shard, uint32_t to, uint64_t enough)
 static bool lane_allows(struct shard *shard, uint32_t to, size_t request_bytes, size_t reply_bytes)
 {
     size_t half = lane_half(shard);
+    if (BUGGIFY("lane_is_full")) return false;
     return shard->crossing[to].promised_bytes + reply_bytes <= half &&
            lane_used(shard, to, half - request_bytes) + request_bytes <= half;
 }
@@ -272,7 +274,7 @@ static void apply_with_reply(struct incoming *incoming, struct shard *shard, uin
         reply->generation = request->generation;
     }
     if (UNLIKELY(request_is_late(shard, request)))
-        request_fail(&context, ERROR_TIMEOUT, "its deadline passed before it was handled", 0, 0);
+        request_fail_late(&context);
     else if (UNLIKELY(request->session == NULL && request->store.session != 0))
         request_fail(&context, ERROR_NO_MEMORY, "no memory to remember the session", 0, 0);
     else
@@ -352,7 +354,7 @@ void crossing_deliver(struct shard *shard, const struct mail_reply *reply, const
 {
     struct caller *caller = caller_of(shard, reply->caller, reply->generation);
     if (UNLIKELY(caller == NULL || !caller_is_open(caller))) return;
-    deliver(caller, data, bytes);
+    if (!(PLANTED("reply_dropped") && caller->waiting)) deliver(caller, data, bytes);
     caller->reserved_bytes -= reserved_bytes;
     caller_mark_dirty(caller);
 }
@@ -371,7 +373,8 @@ static void take_reply(struct shard *shard, uint32_t from, const struct mail *ma
     }
     shard->handed_over--;
     shard->work++;
-    shard->crossing[from].promised_bytes -= promise_mail_bytes(mail->small);
+    if (!(PLANTED("promise_kept") && block != NULL))
+        shard->crossing[from].promised_bytes -= promise_mail_bytes(mail->small);
     crossing_deliver(shard, reply, data, bytes, (size_t)mail->small * PROMISE_UNIT);
     memory_put(block);
 }

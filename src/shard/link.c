@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/bytes.h"
 #include "base/memory.h"
 #include "base/secret.h"
@@ -71,6 +72,7 @@ static int partial_append(struct link *link, const uint8_t *data, size_t bytes)
     if (err < 0) return err;
     memcpy(link->partial.data + link->partial.bytes, data, bytes);
     link->partial.bytes += bytes;
+    if (PLANTED("partial_too_short") && link->partial.bytes > 200) link->partial.bytes -= 8;
     return 0;
 }
 

@@ -63,6 +63,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/buggify.h"
 #include "base/bytes.h"
 #include "base/ck.h"
 #include "base/memory.h"
@@ -175,6 +176,7 @@ uint64_t mailbox_publish(struct mailbox *mailbox)
         uint32_t to = take_first(&left);
         if (mailbox_claim(mailbox->peers[to])) wake |= (uint64_t)1 << to;
     }
+    if (PLANTED("wake_forgotten")) wake &= wake - 1;
     mailbox->wakes += (uint64_t)__builtin_popcountll(wake);
     if (has_ports) {
         each_dirty_port(mailbox, wake_port);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/memory.h"
 #include "ring/slot.h"
 #include "shard/bundle.h"
@@ -458,6 +459,57 @@ static COLD void fail_store(struct request_context *context, enum store_result r
     }
 }
 
+static COLD void fail_late(struct request_context *context)
+{
+    request_fail(context, ERROR_TIMEOUT, "its deadline passed before it was handled", 0, 0);
+}
+
+/* As it was told before; it is not tried again. */
+static COLD void fail_again(struct request_context *context, enum session_failure failure)
+{
+    static const char refused[] = "it was refused before, and is not tried again";
+    switch (failure) {
+    case SESSION_NO_KEY: fail_store(context, STORE_NO_KEY); break;
+    case SESSION_NO_MEMORY: fail_store(context, STORE_NO_MEMORY); break;
+    case SESSION_LATE:
+    case SESSION_FAILURES_END: fail_late(context); break;
+    case SESSION_WRONG_TYPE: request_fail(context, ERROR_TYPE, refused, 0, 0); break;
+    case SESSION_TOO_BIG: request_fail(context, ERROR_TOO_BIG, refused, 0, 0); break;
+    case SESSION_INVALID: request_fail(context, ERROR_INVALID, refused, 0, 0); break;
+    }
+}
+
+static enum session_failure failure_of(const struct request *request, enum store_result result)
+{
+    if (result == STORE_NO_KEY) return SESSION_NO_KEY;
+    if (result == STORE_NO_MEMORY) return SESSION_NO_MEMORY;
+    if (result == STORE_WRONG_SLOT) return SESSION_INVALID;
+    enum reply_error error = (enum reply_error)request->cache->store.refusal.error;
+    if (error == ERROR_NOT_FOUND) return SESSION_NO_KEY;
+    if (error == ERROR_TYPE) return SESSION_WRONG_TYPE;
+    return error == ERROR_TOO_BIG ? SESSION_TOO_BIG : SESSION_INVALID;
+}
+
+/* A change that was not made. */
+static COLD void fail_change(struct request_context *context, enum store_result result)
+{
+    const struct request *request = context->request;
+    if (request->session != NULL && !PLANTED("removal_tried_again"))
+        session_remember_failure(request->session, request->store.seq_whole,
+                                 failure_of(request, result));
+    fail_store(context, result);
+}
+
+void request_fail_late(struct request_context *context)
+{
+    const struct request *request = context->request;
+    struct session *session = request->session;
+    bool is_change = request->frame_type <= FRAME_PATCH && request->frame_type != FRAME_GET;
+    if (session != NULL && is_change && !session_must_grow(session, request->store.seq_whole))
+        session_remember_failure(session, request->store.seq_whole, SESSION_LATE);
+    fail_late(context);
+}
+
 /* A request that was sent again: the answer it got, or the refusal to guess. True: it was answered. */
 static COLD bool answer_again(struct request_context *context, enum session_verdict verdict,
                               uint32_t address)
@@ -469,9 +521,13 @@ static COLD bool answer_again(struct request_context *context, enum session_verd
                    request->seq_whole, context->request->session->seq_highest);
         return true;
     }
+    count(&context->shard->counters.duplicates, 1);
+    if (address < SESSION_FAILURES_END) {
+        fail_again(context, (enum session_failure)address);
+        return true;
+    }
     const struct change *change = store_change_of(&context->request->cache->store, request->session,
                                                   request->seq_whole, address);
-    count(&context->shard->counters.duplicates, 1);
     reply_changed(context, change != NULL ? change_offset(change) : 0, REPLY_DUPLICATE);
     return true;
 }
@@ -516,7 +572,7 @@ static ALWAYS_INLINE void apply_update(struct request_context *context)
     if (LIKELY(result == STORE_OK))
         changed(context, change);
     else
-        fail_store(context, result);
+        fail_change(context, result);
 }
 
 static void apply_remove(struct request_context *context)
@@ -531,7 +587,7 @@ static void apply_remove(struct request_context *context)
     if (result == STORE_OK)
         changed(context, change);
     else
-        fail_store(context, result);
+        fail_change(context, result);
 }
 
 static COLD void fail_long_value(struct request_context *context, size_t bytes)
@@ -802,7 +858,7 @@ static ALWAYS_INLINE bool run_one(struct caller *caller, struct request *request
     if (UNLIKELY(foreign)) return crossing_try_send(caller, request);
     struct request_context context = {.shard = shard, .caller = caller, .request = request};
     if (UNLIKELY(request_is_late(shard, request)))
-        request_fail(&context, ERROR_TIMEOUT, "its deadline passed before it was handled", 0, 0);
+        request_fail_late(&context);
     else
         request_apply(&context);
     return true;
@@ -879,6 +935,7 @@ static size_t take_plain(struct caller *caller, const uint8_t *data, size_t size
                               .session_id = caller->claim.id,
                               .seq = caller->seq_highest};
     if (size < UPDATES_SLACK_BYTES || data[4] != FRAME_UPDATE) return 0;
+    if (BUGGIFY("general_way")) return 0;
     if (UNLIKELY(!caller_has_room(caller, shard->outbox_bytes))) return 0;
     updates.replies = link_reserve(&caller->link, UPDATES_MAX * FRAME_REPLY_BYTES);
     if (UNLIKELY(updates.replies == NULL)) return 0;

@@ -81,6 +81,8 @@ void captured_deinit(struct captured *captured);
 
 /* Its deadline has passed. What its session knows is answered all the same: it has been done. */
 bool request_is_late(const struct shard *shard, const struct request *request);
+/* It fails for that, and will again if it is sent again. */
+void request_fail_late(struct request_context *context);
 
 /* Replies: `value` may be NULL with 0 bytes. Used by handlers too. -EALREADY: replied before. */
 int request_reply(struct request_context *context, uint16_t code, enum value_type type,

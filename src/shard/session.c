@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/bytes.h"
 #include "base/hash.h"
 #include "base/memory.h"
@@ -21,6 +22,7 @@ enum session_verdict session_probe_slow(const struct session *session, uint64_t 
                                         uint32_t *address)
 {
     if (session->seq_highest - seq >= SESSION_WINDOW) return SESSION_STALE;
+    if (PLANTED("newest_is_new") && seq == session->seq_highest) return SESSION_NEW;
     const struct session_entry *entry = &session->entries[seq & session->mask];
     if (entry->address != 0 && entry->seq == (uint32_t)seq) {
         *address = entry->address;
@@ -213,6 +215,7 @@ void sessions_detach(struct sessions *sessions, struct session *session)
 {
     ASSERT(session->links > 0);
     if (--session->links == 0) idle_push(sessions, session);
+    if (PLANTED("session_forgotten") && session->links == 0) forget(sessions, session);
 }
 
 struct session *sessions_use(struct sessions *sessions, const struct session_claim *claim)

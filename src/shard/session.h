@@ -1,11 +1,11 @@
 /*
  * What one shard remembers of the sessions whose requests it applied: for every sequence number of
- * the last window the change that it made, so that a request sent again is answered again and never
- * applied twice.
+ * the last window the change that it made, or why it made none, so that a request sent again is
+ * answered again and never applied twice, nor too late.
  *
  * A client has at most SESSION_WINDOW requests in flight, so a number further below the highest one
- * seen was answered and forgotten: it is stale. Everything here can be rebuilt from the log, which
- * carries session and sequence number in every change.
+ * seen was answered and forgotten: it is stale. But for failures everything here can be rebuilt from the
+ * log, which carries session and sequence number in every change.
  *
  * Memory is bounded, so sessions without links are forgotten. One that comes back must not have its
  * requests applied a second time. The watermark is when the youngest of the forgotten ones began:
@@ -26,7 +26,22 @@
 /* One remembered request: low halves of its number and of its change's address. */
 struct session_entry {
     uint32_t seq;
-    uint32_t address; /* low half, in units of 8 bytes; 0: nothing is remembered here */
+    uint32_t address; /* low half, in units of 8 bytes, or enum session_failure; 0: it is empty */
+};
+
+/*
+ * In place of an address, what a request that changed nothing was told. All of these are inside the head
+ * of a batch, where no change begins. Sent again it is told so again: tried again it might succeed, and
+ * undo what was asked for after it.
+ */
+enum session_failure {
+    SESSION_NO_KEY = 1,
+    SESSION_NO_MEMORY = 2,
+    SESSION_LATE = 3,
+    SESSION_WRONG_TYPE = 4,
+    SESSION_TOO_BIG = 5,
+    SESSION_INVALID = 6,
+    SESSION_FAILURES_END = 8
 };
 
 /* What a client says of its session. */
@@ -63,7 +78,7 @@ enum session_verdict { SESSION_NEW, SESSION_KNOWN, SESSION_STALE };
 
 /*
  * Says whether a request is new. Call it before applying; SESSION_KNOWN gives the low half of the
- * change's address, to be checked against the record there.
+ * change's address, to be checked against the record there, or an enum session_failure.
  */
 enum session_verdict session_probe_slow(const struct session *session, uint64_t seq,
                                         uint32_t *address);
@@ -98,6 +113,13 @@ static inline void session_remember(struct session *session, uint64_t seq, uint6
     entry->seq = (uint32_t)seq;
     entry->address = (uint32_t)(address >> 3);
     if (seq > session->seq_highest) session->seq_highest = seq;
+}
+
+/* The same for a request that changed nothing. There must be room for it: session_must_grow. */
+static inline void session_remember_failure(struct session *session, uint64_t seq,
+                                            enum session_failure failure)
+{
+    session_remember(session, seq, (uint64_t)failure << 3);
 }
 
 /* Before a run of plain updates, which remembers its numbers without looking at `sweep_at`. */

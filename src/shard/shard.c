@@ -20,6 +20,7 @@
 #include <time.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/ck.h"
 #include "base/clock.h"
 #include "base/memory.h"
@@ -377,6 +378,7 @@ static uint64_t prepare_to_wait(struct shard *shard, uint64_t wait_ns_max)
 {
     const struct shard_options *options = shard->options;
     if (wait_ns_max == 0 || shard->work > 0 || something_ready(shard)) return 0;
+    if (BUGGIFY("wakes_for_nothing")) return 0;
     if (options->idle == IDLE_BUSY_POLL) {
         spin(shard, min_u64(min_u64(sleep_ns(shard), wait_ns_max), 10 * NS_PER_MS));
         return 0;

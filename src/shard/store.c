@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/ck.h"
 #include "base/memory.h"
 #include "ring/slot.h"
@@ -210,6 +211,7 @@ enum store_result store_remove(struct store *store, const struct store_request *
     if (change == NULL) return STORE_NO_MEMORY;
     change->flags = VALUE_UNDEFINED;
     store->tombstones++;
+    if (PLANTED("chain_cut")) store->slots[change->slot].chain = 0;
     supersede(store, entry, change, old);
     *changed = change;
     return STORE_OK;

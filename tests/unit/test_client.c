@@ -53,9 +53,15 @@ static struct {
     uint32_t frame_bytes_max;
     uint16_t opened_code;
     bool refuses_connects;
-    bool is_mute; /* says nothing to HELLO */
-    bool answers; /* every request, at once, with the next offset */
-    bool acks;    /* what it took, once a look */
+    unsigned refused_connect; /* only this one, from 1 on; 0: none */
+    bool holds_opened;        /* of line 0, until that one was refused */
+    uint32_t held_seq;        /* of its OPEN, and 1 */
+    uint32_t late_seq;        /* of an OPEN, and 1: answered before the next one is, */
+    uint16_t late_number;     /* with this number */
+    uint32_t open_seq;        /* of the last OPEN */
+    bool is_mute;             /* says nothing to HELLO */
+    bool answers;             /* every request, at once, with the next offset */
+    bool acks;                /* what it took, once a look */
     uint32_t offset;
     struct line lines[LINKS_MAX];
     uint32_t lines_count;
@@ -102,6 +108,16 @@ static void say_opened(uint32_t line, uint32_t seq)
                                   .verbs_count = 2,
                                   .slots_count = SLOTS_COUNT};
     say(line, frame, opened_encode(&opened, (struct bytes){verbs, sizeof verbs}, frame));
+}
+
+static void say_late_opened(uint32_t line)
+{
+    uint16_t number = play.cache_number;
+    if (play.late_seq == 0) return;
+    play.cache_number = play.late_number;
+    say_opened(line, play.late_seq - 1);
+    play.cache_number = number;
+    play.late_seq = 0;
 }
 
 static void say_reply(uint32_t line, uint32_t seq, uint16_t code, uint8_t flags, uint32_t offset,
@@ -164,7 +180,13 @@ static void take_frame(uint32_t line, const uint8_t *frame, const struct frame_p
         struct frame_open open;
         struct bytes name;
         assert_int_equal(open_decode(&open, &name, frame, prefix->length, &refusal), 0);
-        if (!play.is_mute) say_opened(line, open.seq);
+        play.open_seq = open.seq;
+        if (play.holds_opened && line == 0) {
+            play.held_seq = open.seq + 1;
+        } else if (!play.is_mute) {
+            say_late_opened(line);
+            say_opened(line, open.seq);
+        }
     } else {
         take_request(line, frame, round_up_8(prefix->length));
     }
@@ -195,10 +217,14 @@ static void take_line(uint32_t line)
 static void act(struct fake_io *fake, void *context)
 {
     (void)context;
+    if (play.held_seq > 0 && play.dialled >= play.refused_connect) {
+        say_opened(0, play.held_seq - 1);
+        play.held_seq = 0;
+    }
     for (; play.dialled < fake_io_connects_count(fake); play.dialled++) {
         uint32_t conn = fake_io_connect_conn(fake, play.dialled);
         if (!fake_io_connect_waits(fake, play.dialled)) continue;
-        if (play.refuses_connects) {
+        if (play.refuses_connects || play.refused_connect == play.dialled + 1) {
             fake_io_refused(fake, conn, -ECONNREFUSED);
             continue;
         }
@@ -309,6 +335,37 @@ static int setup_got(void **unused)
 {
     memset(&got, 0, sizeof got);
     return setup(unused);
+}
+
+/* ------------------------------------------------------------------------------ opening */
+
+static void a_link_is_dialled_again_though_the_first_one_is_not_open_yet(void **unused)
+{
+    (void)unused;
+    prepare();
+    play.shards_count = 2;
+    play.holds_opened = true;
+    play.refused_connect = 2;
+    connect_with((fero_runtime_opts){0}, 1);
+    assert_int_equal(play.client->links_up, 2);
+    assert_int_equal(play.dialled, 3);
+}
+
+static void what_was_opened_too_late_is_not_taken_for_what_is_opened_now(void **unused)
+{
+    (void)unused;
+    fero_opts opts = {.size = sizeof opts, .timeout_ms = 100};
+    fero_cache *other = NULL;
+    play.is_mute = true;
+    assert_int_equal(client_open(play.client, "slow", &opts, &other), FERO_E_NOTCONN);
+    play.late_seq = play.open_seq + 1;
+    play.late_number = 8;
+    play.cache_number = 9;
+    play.is_mute = false;
+    assert_int_equal(client_open(play.client, "other", &opts, &other), 0);
+    assert_int_equal(fero_get(other, fero_str("28"), &wants_plain, NULL), 0);
+    run_until(1);
+    assert_int_equal(play.taken[0].header.cache, 9);
 }
 
 /* -------------------------------------------------------------------------- what is sent */
@@ -1178,6 +1235,8 @@ static int setup_own(void **unused)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
+        TEST_OWN(a_link_is_dialled_again_though_the_first_one_is_not_open_yet),
+        TEST(what_was_opened_too_late_is_not_taken_for_what_is_opened_now),
         TEST(hello_and_requests_have_the_documented_bytes),
         TEST_OWN(each_key_goes_to_its_shard),
         TEST(what_was_sent_and_done_is_counted),

@@ -661,7 +661,8 @@ static void and_after_a_reconnect_too(void **unused)
     expect_held(9, "k", "new");
 }
 
-static void what_failed_is_tried_again(void **unused)
+/* Tried again it would undo what came after it. */
+static void what_changed_nothing_is_told_so_again(void **unused)
 {
     (void)unused;
     peer_ask(&peer, ask_remove(1, "k"));
@@ -673,8 +674,29 @@ static void what_failed_is_tried_again(void **unused)
     peer_expect_failure(&peer, 1, ERROR_NOT_FOUND, "");
     peer_expect_failure(&peer, 2, ERROR_INVALID, "slot 1 ");
     peer_expect_offset(&peer, 3, 1);
-    peer_expect_offset(&peer, 2, 2);
-    peer_expect_offset(&peer, 1, 3);
+    peer_expect_failure(&peer, 2, ERROR_INVALID, "refused before");
+    peer_expect_failure(&peer, 1, ERROR_NOT_FOUND, "no such key");
+    expect_held(4, "k", "v");
+    assert_int_equal(node.shards[0]->counters.duplicates, 2);
+}
+
+static void what_was_late_is_late_again(void **unused)
+{
+    (void)unused;
+    struct request request = {.frame_type = FRAME_UPDATE, .want = WANT_REPLY, .link_seq = 5};
+    struct caller *caller = &node.shards[0]->callers[0];
+    struct request_context context = {
+        .shard = node.shards[0], .caller = caller, .request = &request};
+    request.session = caller->session;
+    request.store.seq_whole = 5;
+    request_fail_late(&context);
+    peer_ask(&peer, ask_update(6, "k", "later"));
+    peer_ask(&peer, ask_update(5, "k", "late"));
+    node_settle(&node);
+    peer_expect_failure(&peer, 5, ERROR_TIMEOUT, "deadline");
+    peer_expect_offset(&peer, 6, 1);
+    peer_expect_failure(&peer, 5, ERROR_TIMEOUT, "deadline");
+    expect_held(7, "k", "later");
 }
 
 static void sessions_do_not_answer_for_each_other(void **unused)
@@ -1331,7 +1353,8 @@ int main(void)
         TEST(a_handler_of_everything_sees_what_no_verb_takes),
         TEST(a_request_sent_again_gets_its_first_answer),
         TEST(and_after_a_reconnect_too),
-        TEST(what_failed_is_tried_again),
+        TEST(what_changed_nothing_is_told_so_again),
+        TEST(what_was_late_is_late_again),
         TEST(sessions_do_not_answer_for_each_other),
         TEST(two_links_of_a_session_share_its_memory),
         TEST(numbers_may_have_gaps_and_go_back),
