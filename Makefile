@@ -4,7 +4,8 @@
 #
 #   src/{base,ring,wire,net,log,shard,engine,engine/cluster}/*.c   build/libfero.a, build/libfero.so
 #   src/cli/*.c, bench/*.c                                         build/fero
-#   tests/{unit,property,sim,stress}/test_*.c                      one cmocka program each
+#   tests/{unit,property,stress}/test_*.c                          one cmocka program each
+#   tests/sim/*.c                                                  the simulator: build/fero-sim, a test
 #   tests/fuzz/fuzz_*.c                                            one replay (or libFuzzer) program each
 #   tests/e2e/*.c                                                  programs that its scripts run
 #   tests/support/*.c                                              linked into every test program
@@ -12,7 +13,7 @@
 #   docs/man, include/fero.h, `fero help --man`                    build/man: see scripts/man
 #
 # Variables a caller may set: BUILD, CC, MARCH, SANITIZE, DEBUG, LTO, EXTRA_CFLAGS, V, PREFIX,
-# DESTDIR, ARGS, ONLY, FUZZ_SECONDS. A sanitizer build belongs in a BUILD folder of its own.
+# DESTDIR, ARGS, ONLY, FUZZ_SECONDS, SEEDS, SECONDS. A sanitizer build belongs in a BUILD folder of its own.
 
 BUILD ?= build
 PREFIX ?= /usr/local
@@ -89,9 +90,11 @@ LIB_SOURCES := $(wildcard $(LIB_FOLDERS:%=src/%/*.c))
 CLI_SOURCES := $(wildcard src/cli/*.c)
 BENCH_SOURCES := $(wildcard bench/*.c)
 SUPPORT_SOURCES := $(wildcard tests/support/*.c)
-SIM_SOURCES := $(filter-out tests/sim/test_%,$(wildcard tests/sim/*.c))
-TEST_SOURCES := $(wildcard tests/unit/test_*.c tests/property/test_*.c tests/sim/test_*.c \
-    tests/stress/test_*.c)
+SIM_SOURCES := $(filter-out tests/sim/test_% tests/sim/fero_sim.c,$(wildcard tests/sim/*.c))
+TEST_SOURCES := $(wildcard tests/unit/test_*.c tests/property/test_*.c tests/stress/test_*.c)
+# The simulator has a test and a command of its own. What has points for it is compiled a second time.
+SIM_TEST_SOURCES := $(wildcard tests/sim/test_*.c)
+SIM_POINTS := $(shell grep -l '"base/buggify.h"' $(LIB_SOURCES))
 FUZZ_SOURCES := $(wildcard tests/fuzz/fuzz_*.c)
 E2E_SOURCES := $(wildcard tests/e2e/*.c)
 MAN_SOURCES := scripts/man scripts/man3.awk include/fero.h $(wildcard docs/man/*)
@@ -107,10 +110,14 @@ endif
 CLI_OBJECTS := $(call objects,$(CLI_SOURCES))
 BENCH_OBJECTS := $(call objects,$(BENCH_SOURCES))
 SUPPORT_OBJECTS := $(call objects,$(SUPPORT_SOURCES))
-# What a test may also call: the simulator, the benches, and the command line without its main().
-EXTRA_OBJECTS := $(call objects,$(SIM_SOURCES) $(BENCH_SOURCES) \
+# What a test may also call: the benches, and the command line without its main().
+EXTRA_OBJECTS := $(call objects,$(BENCH_SOURCES) \
     $(filter-out src/cli/main.c,$(CLI_SOURCES)))
 TEST_OBJECTS := $(call objects,$(TEST_SOURCES))
+SIM_OBJECTS := $(call objects,$(SIM_SOURCES))
+SIM_POINTS_OBJECTS := $(SIM_POINTS:%.c=$(BUILD)/%_sim.o)
+SIM_MAIN_OBJECTS := $(call objects,$(SIM_TEST_SOURCES) $(wildcard tests/sim/fero_sim.c))
+SIM_TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(SIM_TEST_SOURCES))
 FUZZ_OBJECTS := $(call objects,$(FUZZ_SOURCES))
 E2E_OBJECTS := $(call objects,$(E2E_SOURCES))
 TEST_PROGRAMS := $(TEST_OBJECTS:.o=)
@@ -118,7 +125,7 @@ FUZZ_PROGRAMS := $(FUZZ_OBJECTS:.o=)
 E2E_PROGRAMS := $(E2E_OBJECTS:.o=)
 STRESS_PROGRAMS := $(filter $(BUILD)/tests/stress/%,$(TEST_PROGRAMS))
 ALL_OBJECTS := $(sort $(LIB_OBJECTS) $(CLI_OBJECTS) $(EXTRA_OBJECTS) $(SUPPORT_OBJECTS) \
-    $(TEST_OBJECTS) $(FUZZ_OBJECTS) $(E2E_OBJECTS) $(BUILD)/tests/fuzz/replay.o)
+    $(SIM_OBJECTS) $(SIM_POINTS_OBJECTS) $(SIM_MAIN_OBJECTS) $(TEST_OBJECTS) $(FUZZ_OBJECTS) $(E2E_OBJECTS) $(BUILD)/tests/fuzz/replay.o)
 
 # There may be nothing to link yet in a young tree.
 FERO := $(if $(CLI_SOURCES),$(BUILD)/fero)
@@ -128,8 +135,8 @@ VERSION := $(or $(shell sed -n 's/^.define FERO_VERSION "\([^"]*\)".*/\1/p' incl
 
 # ---- targets -----------------------------------------------------------------------------------
 
-.PHONY: all run test check asan tsan fuzz hostile bench lint format clean install uninstall manual \
-    help deps deps-test library tests fuzz-programs fuzz-campaign stress-programs clang print-flags
+.PHONY: all run test check asan tsan fuzz hostile sim bench lint format clean install uninstall \
+    manual help deps deps-test library tests fuzz-programs fuzz-campaign stress-programs clang print-flags
 
 all: library $(FERO) ## Build build/fero and the libraries (the default)
 
@@ -156,6 +163,10 @@ fuzz: ## Fuzz each decoder for FUZZ_SECONDS (60) with clang's libFuzzer
 hostile: all tests ## Send 100,000 broken streams to each listener (STREAMS, SEED)
 	$(Q)STREAMS=$(or $(STREAMS),100000) FERO=$(BUILD)/fero tests/e2e/hostile.sh
 
+sim: $(BUILD)/fero-sim ## Run random worlds in the simulator: make sim SEEDS=1000 SECONDS=600
+	$(Q)exec $(BUILD)/fero-sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+	    $(ARGS)
+
 bench: all ## Run the benchmarks: make bench ARGS=latency (all by default)
 	$(Q)exec $(BUILD)/fero bench $(or $(ARGS),all)
 
@@ -181,7 +192,7 @@ deps: ## Install the Debian packages that a build needs, if absent
 deps-test: deps
 	@scripts/deps test
 
-tests: $(TEST_PROGRAMS) $(E2E_PROGRAMS) fuzz-programs
+tests: $(TEST_PROGRAMS) $(SIM_TEST_PROGRAMS) $(E2E_PROGRAMS) fuzz-programs
 fuzz-programs: $(FUZZ_PROGRAMS)
 stress-programs: $(STRESS_PROGRAMS)
 
@@ -211,14 +222,14 @@ $(BUILD)/sources:
 
 # The packages come before the first compilation; order-only, so that they rebuild nothing.
 $(ALL_OBJECTS): | deps
-$(SUPPORT_OBJECTS) $(TEST_OBJECTS) $(FUZZ_OBJECTS) $(E2E_OBJECTS): | deps-test
+$(SUPPORT_OBJECTS) $(TEST_OBJECTS) $(SIM_MAIN_OBJECTS) $(FUZZ_OBJECTS) $(E2E_OBJECTS): | deps-test
 
 # Tests, benches and the command line may include by path from the root ("bench/bench.h"). A fuzz
 # target's one function has its prototype in libFuzzer, not in a header.
 $(BUILD)/tests/%.o $(BUILD)/bench/%.o $(BUILD)/src/cli/%.o: CPPFLAGS_ALL += -I.
 $(BUILD)/tests/fuzz/%.o: WARNINGS_OFF := -Wno-missing-prototypes
 
-$(filter-out $(V3_OBJECTS),$(ALL_OBJECTS)): $(BUILD)/%.o: %.c $(BUILD)/flags
+$(filter-out $(V3_OBJECTS) $(SIM_POINTS_OBJECTS),$(ALL_OBJECTS)): $(BUILD)/%.o: %.c $(BUILD)/flags
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) $(WARNINGS_OFF) -MMD -MP -c -o $@ $<
@@ -227,6 +238,11 @@ $(V3_OBJECTS): $(BUILD)/%_v3.o: %.c $(BUILD)/flags
 	$(call say,CC,$< for x86-64-v3)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -march=x86-64-v3 -DVARIANT_V3 -MMD -MP -c -o $@ $<
+
+$(SIM_POINTS_OBJECTS): $(BUILD)/%_sim.o: %.c $(BUILD)/flags
+	$(call say,CC,$< for the simulator)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS_ALL) $(CFLAGS_ALL) -DFERO_SIM -MMD -MP -c -o $@ $<
 
 # There the compiler would pack numbers into vectors only to take them out again.
 $(UPDATES_OBJECTS) $(UPDATES_OBJECTS:.o=_v3.o): CFLAGS_ALL += -fno-tree-slp-vectorize
@@ -258,6 +274,22 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJECTS) $(BUILD)/tests/lib
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(TEST_LDFLAGS) -pie -o $@ $< $(TEST_LIBS) $(SUPPORT_OBJECTS) \
 	    $(BUILD)/tests/libextra.a $(BUILD)/libfero.a -lcmocka $(LIBS)
+
+# The simulator has its own clocks and descriptors, counts memory, and reads logs as they are sealed. The
+# objects with points stand before the archive, which has the same ones without.
+SIM_WRAPPED := clock_now_ns clock_wall_ms close log_seal \
+    memory_take memory_resize memory_put memory_reserve memory_release
+SIM_LINK = $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(SIM_WRAPPED:%=-Wl,--wrap=%) -pie -o $@ $< $(SIM_OBJECTS) \
+    $(SIM_POINTS_OBJECTS) $(BUILD)/libfero.a
+
+$(SIM_TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SIM_OBJECTS) $(SIM_POINTS_OBJECTS) $(BUILD)/libfero.a
+	$(call say,LD,$@)
+	$(Q)$(SIM_LINK) -lcmocka $(LIBS)
+
+$(BUILD)/fero-sim: $(BUILD)/tests/sim/fero_sim.o $(SIM_OBJECTS) $(SIM_POINTS_OBJECTS) \
+    $(BUILD)/libfero.a
+	$(call say,LD,$@)
+	$(Q)$(SIM_LINK) $(LIBS)
 
 $(E2E_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJECTS) $(BUILD)/libfero.a
 	$(call say,LD,$@)
