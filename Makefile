@@ -161,7 +161,12 @@ fuzz: ## Fuzz each decoder for FUZZ_SECONDS (60) with clang's libFuzzer
 	    fuzz-campaign
 
 hostile: all tests ## Send 100,000 broken streams to each listener (STREAMS, SEED)
-	$(Q)STREAMS=$(or $(STREAMS),100000) FERO=$(BUILD)/fero tests/e2e/hostile.sh
+	$(Q)for io in uring epoll; do \
+	    STREAMS=$(or $(STREAMS),100000) FERO_IO=$$io FERO=$(BUILD)/fero tests/e2e/hostile.sh \
+	        >$(BUILD)/hostile.$$io.out; \
+	    grep '^not ok\|^# mutated' $(BUILD)/hostile.$$io.out; \
+	    ! grep -q '^not ok' $(BUILD)/hostile.$$io.out || exit 1; \
+	done
 
 sim: $(BUILD)/fero-sim ## Run random worlds in the simulator: make sim SEEDS=1000 SECONDS=600
 	$(Q)exec $(BUILD)/fero-sim $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
