@@ -323,6 +323,7 @@ $(FUZZ_RUNS): fuzz-run-%: $(BUILD)/tests/fuzz/fuzz_%
 
 # Where things go, below DESTDIR. The unit of systemd names the program where it will be.
 UNITDIR ?= $(PREFIX)/lib/systemd/system
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 # The loader does not look elsewhere by itself.
 RPATH := $(if $(filter /usr/lib% /usr/local/lib% /lib%,$(LIBDIR)),, -Wl$(comma)-rpath$(comma)$${libdir})
 
@@ -347,13 +348,17 @@ install: all manual ## Install under PREFIX (/usr/local), staged below DESTDIR
 	install -m 644 $(BUILD)/man/man1/*.1 $(DESTDIR)$(MANDIR)/man1
 	install -m 644 $(BUILD)/man/man3/*.3 $(DESTDIR)$(MANDIR)/man3
 	sed 's,/usr/local/bin,$(BINDIR),' packaging/fero.service >$(DESTDIR)$(UNITDIR)/fero.service
+	install -d $(DESTDIR)$(COMPLETIONDIR)
+	$(FERO) completion bash >$(DESTDIR)$(COMPLETIONDIR)/fero
+	chmod 644 $(DESTDIR)$(COMPLETIONDIR)/fero
 	chmod 644 $(DESTDIR)$(UNITDIR)/fero.service $(DESTDIR)$(LIBDIR)/pkgconfig/fero.pc
 	if [ -z '$(DESTDIR)' ]; then ldconfig 2>/dev/null || true; fi
 
 uninstall: manual ## Remove what install put there
 	rm -f $(DESTDIR)$(BINDIR)/fero $(DESTDIR)$(LIBDIR)/libfero.a $(DESTDIR)$(LIBDIR)/libfero.so \
 	    $(DESTDIR)$(LIBDIR)/libfero.so.0 $(DESTDIR)$(LIBDIR)/pkgconfig/fero.pc \
-	    $(DESTDIR)$(INCLUDEDIR)/fero.h $(DESTDIR)$(UNITDIR)/fero.service
+	    $(DESTDIR)$(INCLUDEDIR)/fero.h $(DESTDIR)$(UNITDIR)/fero.service \
+	    $(DESTDIR)$(COMPLETIONDIR)/fero
 	cd $(BUILD)/man/man1 && for page in *; do rm -f $(DESTDIR)$(MANDIR)/man1/$$page; done
 	cd $(BUILD)/man/man3 && for page in *; do rm -f $(DESTDIR)$(MANDIR)/man3/$$page; done
 	if [ -z '$(DESTDIR)' ]; then ldconfig 2>/dev/null || true; fi

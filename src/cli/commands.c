@@ -7,10 +7,19 @@
 #include "cli/nearest.h"
 #include "fero.h"
 
-const struct command *const commands[] = {&command_serve,   &command_set,        &command_get,
-                                          &command_rm,      &command_req,        &command_info,
-                                          &command_stat,    &command_errors,     &command_bench,
-                                          &command_version, &command_help_pages, NULL};
+const struct command *const commands[] = {&command_serve,
+                                          &command_set,
+                                          &command_get,
+                                          &command_rm,
+                                          &command_req,
+                                          &command_info,
+                                          &command_stat,
+                                          &command_errors,
+                                          &command_bench,
+                                          &command_completion,
+                                          &command_version,
+                                          &command_help_pages,
+                                          NULL};
 
 static void print_overview(FILE *to)
 {
@@ -19,7 +28,7 @@ static void print_overview(FILE *to)
             "Usage: fero COMMAND [arguments] [options]\n\nCommands:\n",
             FERO_VERSION);
     for (size_t i = 0; commands[i] != NULL; i++)
-        fprintf(to, "  %-9s %s\n", commands[i]->name, commands[i]->summary);
+        fprintf(to, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fprintf(to, "\n\"fero COMMAND --help\" tells more, with examples.\n\n"
                 "Examples:\n"
                 "  fero serve demo            start a node with the cache \"demo\"\n"

@@ -14,6 +14,7 @@ extern const struct command command_info;
 extern const struct command command_stat;
 extern const struct command command_errors;
 extern const struct command command_bench;
+extern const struct command command_completion;
 extern const struct command command_version;
 extern const struct command command_help_pages;
 

@@ -15,7 +15,7 @@ check "--version is the same" prints_like "fero [0-9]*"
 run "$FERO"
 check "no command is a usage error" is_status 2
 
-for command in serve set get rm req info bench version help "bench speed" "bench latency" \
+for command in serve set get rm req info stat errors completion bench version help "bench speed" "bench latency" \
     "bench all"; do
     # shellcheck disable=SC2086 # "bench speed" is two words
     run "$FERO" $command --help
@@ -68,6 +68,26 @@ run "$FERO" set demo 28 '{"a":}' --type json
 check "JSON that is none" fails_with 2 json
 run "$FERO" get demo 28 --seeds 127.0.0.1:1 --timeout 300
 check "nobody there is status 3" fails_with 3 127.0.0.1:1
+
+complete_as() # words typed...
+{
+    OUT=$(eval "$("$FERO" completion bash)"
+        # shellcheck disable=SC2034 # the completion reads them
+        COMP_WORDS=("$@") COMP_CWORD=$(($# - 1))
+        _fero
+        printf '%s ' "${COMPREPLY[@]}")
+    STATUS=$?
+}
+complete_as fero ser
+check "bash completes a command" prints "serve "
+complete_as fero serve --memory
+check "and an option of it" prints "--memory.max "
+complete_as fero help stat
+check "and what help explains" prints "stat "
+complete_as fero get demo
+check "and leaves names alone" prints " "
+run "$FERO" completion fish
+check "another shell is named" fails_with 2 '"fish"' bash
 
 # ---- with one ----------------------------------------------------------------------------------
 
