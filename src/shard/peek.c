@@ -31,6 +31,8 @@
  * So if it does not, READ has copied the record of A, as it was written. Until then nothing of it is
  * believed: lengths are compared with what memory there is, and all of the reservation may be read.
  *
+ * tests/unit/test_peek_model.c tries every order of these steps, and of some that are wrong.
+ *
  * What is not found was not there all the time. It may be missed only if it was moved from where this
  * thread had not looked to where it had, and then a store of the move was seen, or came later; the
  * first store of MOVING is before it, the last one behind it: STILL sees one of them.
