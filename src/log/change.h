@@ -88,6 +88,20 @@ static inline size_t change_value_bytes(const struct change *change)
     return change->length - CHANGE_BYTES - change->key_len;
 }
 
+/*
+ * Bytes of the record at `data`, with its padding, if it is one that may be believed: its lengths
+ * are inside of `size`, a multiple of 8, and it has a key. 0: it is none.
+ */
+static inline size_t change_checked_bytes(const uint8_t *data, size_t size)
+{
+    struct change change;
+    if (size < CHANGE_BYTES) return 0;
+    memcpy(&change, data, sizeof change);
+    if (change.key_len == 0 || change.length < CHANGE_BYTES + change.key_len) return 0;
+    size_t padded = change_padded_bytes(&change);
+    return padded <= size ? padded : 0;
+}
+
 static inline enum value_type change_value_type(const struct change *change)
 {
     return (enum value_type)(change->flags & FRAME_VALUE_TYPE);

@@ -57,6 +57,7 @@ struct segment {
     uint32_t previous;
     uint32_t lenders; /* sends and cursors that still read it */
     bool compactable; /* older than the history bound */
+    bool rewritten;   /* by compaction: there are gaps */
     uint64_t stream_first;
     uint64_t changes_count;
     /* For compaction. Numbers of segments are those of the log's active one at that time. */

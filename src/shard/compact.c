@@ -149,6 +149,7 @@ static int target_open(struct compaction *compaction, struct store *store, size_
     struct segment *target = segment_at(store, number);
     target->seq = source->seq;
     target->stream_first = source->stream_first;
+    target->rewritten = true;
     log_link_before(&store->log, number, compaction->source);
     compaction->target = number;
     return 0;
@@ -317,6 +318,7 @@ static bool was_counted(const struct compaction *compaction, const struct store 
 static void source_open(struct compaction *compaction, struct store *store, uint32_t number)
 {
     const struct segment *segment = segment_at(store, number);
+    ASSERT(segment->lenders == 0);
     compaction->source = number;
     compaction->source_at = 0;
     compaction->batch_end = 0;
@@ -625,4 +627,30 @@ size_t store_compact(struct store *store, size_t bytes_max)
         }
     }
     return looked_at;
+}
+
+/* ---------------------------------------------------------------------------- for cursors */
+
+bool compaction_reads(const struct store *store, uint32_t number)
+{
+    return store->compaction->source == number;
+}
+
+void compaction_seal(struct store *store, uint32_t number)
+{
+    if (store->compaction->target == number) target_seal(store->compaction, store);
+}
+
+int compaction_finish(struct store *store)
+{
+    struct compaction *compaction = store->compaction;
+    while (compaction->source != SEGMENT_NONE) {
+        if (compaction->source_at == segment_at(store, compaction->source)->bytes)
+            source_finish(compaction, store);
+        else if (compaction->source_at == compaction->batch_end)
+            step_into_batch(compaction, store);
+        else if (step_record(compaction, store) < 0)
+            return -ENOMEM;
+    }
+    return 0;
 }

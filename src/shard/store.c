@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "ring/slot.h"
 #include "shard/compact.h"
+#include "shard/cursor.h"
 #include "shard/deep.h"
 
 _Static_assert(SEGMENT_SLOTS == SLOTS_COUNT, "the index has a chain for every slot");
@@ -16,6 +17,8 @@ int store_init(struct store *store, struct segments *segments, uint64_t *hlc,
                const struct store_options *options)
 {
     *store = (struct store){.segments = segments, .hlc = hlc, .hash_seed = options->hash_seed};
+    store->cursors.lent_bytes_max = options->lent_bytes_max;
+    store->cursors.history_seen = SEGMENT_NONE;
     log_init(&store->log, segments, &options->log);
     forest_init(&store->forest, segments, options->hash_seed);
     int err = table_init(&store->table, options->entries_max);
@@ -40,6 +43,7 @@ static void drop_tree(void *context, uint64_t root_address)
 
 void store_deinit(struct store *store)
 {
+    cursors_end(store);
     table_each_tree(&store->table, drop_tree, &store->forest);
     forest_deinit(&store->forest);
     compaction_close(store->compaction, store);

@@ -31,6 +31,16 @@ struct store_slot {
     uint64_t chain;
 };
 
+/* Those who read its log: see shard/cursor.h. */
+struct cursor;
+struct cursors {
+    struct cursor *newest;
+    struct cursor *oldest;
+    uint32_t count;
+    uint32_t history_seen;   /* first segment of the history when the bound was last looked at */
+    uint64_t lent_bytes_max; /* of segments beyond the history that cursors may hold */
+};
+
 struct store {
     struct segments *segments;
     struct table table;
@@ -42,6 +52,7 @@ struct store {
     struct compaction *compaction;
     struct forest forest;         /* of the partitions that have something deep */
     struct store_refusal refusal; /* of the last request with STORE_REFUSED */
+    struct cursors cursors;
 };
 
 struct store_options {
@@ -49,6 +60,7 @@ struct store_options {
     uint64_t entries_max;
     uint64_t hash_seed;
     uint64_t garbage_bytes_max; /* superseded changes beyond the history, before compaction */
+    uint64_t lent_bytes_max;    /* of segments beyond the history that cursors may hold */
 };
 
 /* One request on its way through a run. The caller fills the first part. */

@@ -21,6 +21,7 @@
 
 #include "base/assert.h"
 #include "base/memory.h"
+#include "shard/cursor.h"
 #include "shard/deep.h"
 
 /* A partition whose state is to be taken back. */
@@ -284,10 +285,12 @@ int store_truncate(struct store *store, uint16_t slot, uint64_t place)
     bool is_ready =
         err == 0 && (truncation.kept_count == 0 ||
                      (deep_ready(store) && cells_reserve(cells, truncation.cells, true)));
-    if (is_ready)
+    if (is_ready) {
+        cursors_truncate(store, slot, place);
         carry_out(&truncation, slot, place);
-    else
+    } else {
         err = -ENOMEM;
+    }
     cells_unreserve(cells);
     truncation_close(&truncation);
     return err;

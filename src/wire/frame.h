@@ -42,8 +42,12 @@ enum frame_type {
     FRAME_ACK = 5,
     FRAME_REFUSE = 6,
     FRAME_REPLY = 7,
-    FRAME_BATCH = 8, /* the head of a sealed run of changes: log/batch.h */
-    FRAME_INFO = 9,  /* a request about the node, answered with JSON: no cache */
+    FRAME_BATCH = 8,      /* the head of a sealed run of changes: log/batch.h */
+    FRAME_INFO = 9,       /* a request about the node, answered with JSON: no cache */
+    FRAME_SUBSCRIBE = 10, /* this and the next three: wire/stream.h */
+    FRAME_CREDIT = 11,
+    FRAME_CHANGES = 12,
+    FRAME_EVENT = 13,
 
     FRAME_UPDATE = 16,
     FRAME_REMOVE = 17,

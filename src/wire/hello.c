@@ -8,6 +8,7 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "wire/check.h"
 
 #define TOKEN_BYTES_MAX 256
 #define SHARDS_COUNT_MAX 1024
@@ -16,20 +17,6 @@
 _Static_assert(REFUSE_BYTES_MAX % FRAME_ALIGNMENT == 0, "the longest text needs no padding");
 
 /* ------------------------------------------------------------------------------- questions */
-
-/* `limit` of a refusal is the nearest value that would have been right. */
-static bool is_between(struct refusal *refusal, const char *field, uint64_t got, uint64_t least,
-                       uint64_t most)
-{
-    if (LIKELY(got >= least && got <= most)) return true;
-    *refusal = (struct refusal){ERROR_PROTOCOL, got, got < least ? least : most, field};
-    return false;
-}
-
-static bool is_equal(struct refusal *refusal, const char *field, uint64_t got, uint64_t right)
-{
-    return is_between(refusal, field, got, right, right);
-}
 
 /* Refuses with the power of two below. */
 static bool is_slots_count(struct refusal *refusal, const char *field, uint64_t got)
@@ -82,26 +69,6 @@ bool name_is_valid(struct bytes name)
 {
     struct refusal unused;
     return is_name(&unused, "", "", name);
-}
-
-/* The frame is all there, and is of the type; its fixed part is copied to `fixed`. */
-static bool take_fixed(void *fixed, size_t fixed_bytes, enum frame_type type, const void *data,
-                       size_t length, struct refusal *refusal)
-{
-    if (!is_between(refusal, "frame shorter than its fixed part", length, fixed_bytes, SIZE_MAX))
-        return false;
-    memcpy(fixed, data, fixed_bytes);
-    struct frame_prefix prefix;
-    memcpy(&prefix, data, sizeof prefix);
-    return is_equal(refusal, "type of the frame", prefix.type, type) &&
-           is_equal(refusal, "length of the frame", length, prefix.length);
-}
-
-/* Nothing is missing behind the fixed part, and nothing is too much. */
-static bool is_whole(struct refusal *refusal, size_t length, size_t fixed_bytes, size_t tail_bytes)
-{
-    return is_equal(refusal, "length of the frame, by its fields", length,
-                    fixed_bytes + tail_bytes);
 }
 
 /* -------------------------------------------------------------------------------- decoders */

@@ -13,6 +13,7 @@
 #include "base/memory.h"
 #include "log/batch.h"
 #include "ring/slot.h"
+#include "shard/compact.h"
 #include "shard/peek.h"
 
 #define HASH_SEED 99
@@ -43,6 +44,7 @@ void world_open(struct world *world, const struct world_options *options)
         .entries_max = 100000,
         .hash_seed = HASH_SEED,
         .garbage_bytes_max = options->garbage_bytes,
+        .lent_bytes_max = options->lent_bytes,
     };
     assert_int_equal(store_init(&world->store, &world->segments, &world->hlc, &store_options), 0);
     /* Before the first append: as if so many segments had come and gone. */
@@ -603,6 +605,7 @@ struct stream {
     uint64_t next;     /* number of the next change */
     uint64_t previous; /* checksum of the last batch of the history; 0: not known */
     bool unfinished;   /* the batch that compaction writes was met */
+    bool is_source;    /* compaction reads this segment: some of it was met already */
     uint32_t segment_seq;
 };
 
@@ -631,8 +634,8 @@ static uint32_t check_batch(const struct segment *segment, const uint8_t *base, 
         stream->next = batch->stream_first + batch->count;
     } else {
         /* Survivors of one batch may stand in two. */
-        assert_true(batch->stream_first >= stream->next);
-        stream->next = batch->stream_first;
+        assert_true(batch->stream_first >= stream->next || stream->is_source);
+        stream->next = max_u64(stream->next, batch->stream_first);
     }
     return at + batch->length;
 }
@@ -646,6 +649,7 @@ static void check_segment(const struct world *world, uint32_t number, struct str
     bool is_source = false;
     assert_true(segment->seq >= stream->segment_seq);
     stream->segment_seq = segment->seq;
+    stream->is_source = compaction_reads(&world->store, number);
     for (uint32_t at = 0; at < segment->bytes;) {
         uint32_t end = check_batch(segment, base, at, stream);
         at += (uint32_t)BATCH_BYTES;
@@ -689,7 +693,7 @@ static void check_history(const struct world *world)
         assert_true(records_max == 0 || records - first->changes_count < records_max);
     }
     /* What left it was too much by the one bound or by the other, unless memory was short. */
-    if (log->history_first != log->oldest && log->refused == 0) {
+    if (log->history_first != log->oldest && log->refused == 0 && log->pressed == 0) {
         bool bytes_full = bytes >= bytes_max;
         bool records_full = records_max > 0 && records >= records_max;
         assert_true(bytes_full || records_full);
@@ -710,4 +714,28 @@ void world_check(struct world *world)
         check_head(world, &world->slots[i]);
         check_slot(world, i);
     }
+}
+
+/* ---------------------------------------------------------------------------- for who reads along */
+
+unsigned world_slot_index(const struct world *world, uint16_t slot)
+{
+    unsigned index = 0;
+    while (index < WORLD_SLOTS && world->slots[index].slot != slot) index++;
+    assert_true(index < WORLD_SLOTS);
+    return index;
+}
+
+uint32_t world_check_change(const struct world *world, unsigned slot, const struct change *change)
+{
+    const struct model_slot *model = &world->slots[slot];
+    assert_in_range(change_place(change), 1, model->count);
+    check_change(world, model, change, change_place(change));
+    return model_at(model, change_place(change))->key;
+}
+
+uint64_t world_place_of(const struct world *world, unsigned slot, uint32_t key)
+{
+    const struct model_slot *model = &world->slots[slot];
+    return model_has(model, key) ? model->newest[key] : 0;
 }

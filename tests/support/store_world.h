@@ -30,6 +30,7 @@ struct world_options {
     size_t history_bytes;
     uint64_t history_records;
     size_t garbage_bytes;
+    size_t lent_bytes;
     /* Numbers of segments below it count as used and gone: their marks in the index wrap. */
     uint32_t segment_seq_first;
     uint64_t request_seq_first;
@@ -111,6 +112,13 @@ void world_truncate_to(struct world *world, unsigned slot, uint64_t place);
 void world_probe_session(struct world *world);
 /* After a refusal: where what must be kept is little, compaction makes room for an update. */
 void world_relieve(struct world *world);
+
+/* Compares a change of a slot with what the model has at `place`; returns the number of its key. */
+uint32_t world_check_change(const struct world *world, unsigned slot, const struct change *change);
+/* Place of the newest change of a key that is there; 0: it is not. */
+uint64_t world_place_of(const struct world *world, unsigned slot, uint32_t key);
+/* Which of the world's slots this is. */
+unsigned world_slot_index(const struct world *world, uint16_t slot);
 
 /* Compares everything. O(log). */
 void world_check(struct world *world);

@@ -198,10 +198,14 @@ static bool frame_is_good(const uint8_t *frame, size_t length)
     case FRAME_ACK: return length == sizeof(struct frame_ack);
     case FRAME_REFUSE: return length >= sizeof(struct frame_refuse);
     case FRAME_REPLY: return length >= sizeof(struct frame_reply);
+    case FRAME_CHANGES: return length > sizeof(struct frame_changes);
+    case FRAME_EVENT: return length == sizeof(struct frame_event);
     case FRAME_HELLO:
     case FRAME_OPEN:
     case FRAME_BATCH:
     case FRAME_INFO:
+    case FRAME_SUBSCRIBE:
+    case FRAME_CREDIT:
     case FRAME_UPDATE:
     case FRAME_REMOVE:
     case FRAME_GET:

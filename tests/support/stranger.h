@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "wire/frame.h"
 #include "wire/hello.h"
+#include "wire/stream.h"
 
 /* Longer than any answer takes, sanitizers and a busy machine included. */
 #define STRANGER_WAIT_MS 20000
