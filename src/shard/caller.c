@@ -12,6 +12,7 @@
 #include "shard/crossing.h"
 #include "shard/greeting.h"
 #include "shard/shard.h"
+#include "shard/subscription.h"
 #include "shard/waiter.h"
 
 /* A link that is refused has this long to take its REFUSE. */
@@ -110,6 +111,7 @@ static void caller_free(struct caller *caller)
     crowd_leave(shard, caller);
     shard->crowd.turned_away -= caller->is_turned_away;
     waiters_leave(caller);
+    subscriptions_end(caller);
     if (caller->session != NULL) sessions_detach(&shard->sessions, caller->session);
     timers_cancel(&shard->timers, caller->half_closed_timer);
     link_deinit(&caller->link);
@@ -119,6 +121,12 @@ static void caller_free(struct caller *caller)
     shard->callers_free = caller;
     count(&shard->counters.connections, -(uint64_t)1);
     count(&shard->counters.closed, 1);
+}
+
+void caller_release(struct caller *caller)
+{
+    subscriptions_end(caller);
+    link_deinit(&caller->link);
 }
 
 struct caller *caller_of(struct shard *shard, uint32_t index, uint32_t generation)
@@ -534,7 +542,8 @@ int64_t caller_control(struct caller *caller, const uint8_t *data, size_t size)
     struct frame_prefix prefix;
     if (size < sizeof prefix) return 0;
     memcpy(&prefix, data, sizeof prefix);
-    if (prefix.type != FRAME_OPEN) {
+    bool is_stream = prefix.type == FRAME_SUBSCRIBE || prefix.type == FRAME_CREDIT;
+    if (prefix.type != FRAME_OPEN && !is_stream) {
         struct refusal refusal = {ERROR_PROTOCOL, prefix.type, FRAME_UPDATE,
                                   "a frame of this type is not a client's to send"};
         caller_refuse(caller, &refusal);
@@ -543,7 +552,8 @@ int64_t caller_control(struct caller *caller, const uint8_t *data, size_t size)
     if (!check_length(caller, prefix.length)) return -EPROTO;
     size_t padded = round_up_8(prefix.length);
     if (padded > size) return 0;
-    int64_t err = control_open(caller, data, prefix.length);
+    int64_t err = is_stream ? subscription_control(caller, data, prefix.length)
+                            : control_open(caller, data, prefix.length);
     return err < 0 ? err : (int64_t)padded;
 }
 
@@ -593,6 +603,7 @@ static void caller_sent(struct caller *caller)
 {
     link_sent(&caller->link);
     if (UNLIKELY(caller->debts_count > 0)) waiters_pay(caller);
+    subscriptions_have_room(caller);
     if (link_out_bytes(&caller->link) > 0 || caller->is_ended)
         caller_mark_dirty(caller);
     else if (caller->state == CALLER_CLOSING)
@@ -637,6 +648,7 @@ static void half_close(struct caller *caller)
 static void caller_ended(struct caller *caller)
 {
     caller->is_ended = true;
+    subscriptions_end(caller);
     if (caller->state == CALLER_GREETING) {
         end_caller(caller);
         return;

@@ -57,6 +57,8 @@ struct caller {
     uint32_t debts_count;       /* of those, streams that were not told what its link has taken */
     uint64_t half_closed_timer; /* 0: none */
     struct caller *next;        /* free list, or its queue */
+    struct subscription *subscriptions;
+    uint32_t subscriptions_count;
     struct caller *previous;
 };
 

@@ -30,6 +30,8 @@
     X(LEVEL, links_bytes)    /* of the large buffers of links */                                    \
     X(LEVEL, sessions)                                                                             \
     X(LEVEL, deferred)       /* requests that handlers keep and have not answered */               \
+    X(LEVEL, subscriptions)                                                                        \
+    X(COUNT, streamed)       /* changes written to subscribers */                                  \
     X(COUNT, turns)                                                                                \
     X(COUNT, enters)         /* system calls, to submit or wait, */                                \
     X(COUNT, direct_sends)   /* and to send without that */                                        \

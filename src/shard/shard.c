@@ -5,7 +5,7 @@
  *   2  events       bytes from callers become runs of requests; they are applied at once
  *   3  lanes        requests and replies of other shards, so that their replies leave this turn
  *   4  seal         the turn's changes become one batch with one checksum
- *   5  flush        one ACK and one send for each link that has output
+ *   5  flush        changes for subscribers; one ACK and one send for each link that has output
  *   6  publish      one release store for each lane that has mail, then wake the sleepers
  *   7  unblock      links that had no room try again
  *   8  compact      a little, in proportion to what was appended
@@ -26,6 +26,7 @@
 #include "base/memory.h"
 #include "ring/slot.h"
 #include "shard/crossing.h"
+#include "shard/subscription.h"
 
 #define SPIN_NS_MIN (5 * NS_PER_US)
 /* Looks for something to do between two looks at the clock, */
@@ -109,7 +110,7 @@ void shard_deinit(struct shard *shard)
     waiters_deinit(shard);
     timers_deinit(&shard->timers);
     for (uint32_t i = 0; i < shard->callers_fresh; i++)
-        if (shard->callers[i].state != CALLER_FREE) link_deinit(&shard->callers[i].link);
+        if (shard->callers[i].state != CALLER_FREE) caller_release(&shard->callers[i]);
     for (uint32_t i = 0; i < shard->caches_count; i++) {
         store_deinit(&shard->caches[i]->store);
         memory_put(shard->caches[i]);
@@ -137,7 +138,8 @@ static int open_cache(struct shard *shard, const struct cache_definition *defini
                                           .view = options->view},
                                   .entries_max = options->log_bytes_max / 64,
                                   .hash_seed = options->hash_seed,
-                                  .garbage_bytes_max = options->garbage_bytes_max};
+                                  .garbage_bytes_max = options->garbage_bytes_max,
+                                  .lent_bytes_max = options->lent_bytes_max};
     int err = store_init(&cache->store, &shard->segments, &shard->hlc, &store);
     if (err < 0) {
         memory_put(cache);
@@ -420,8 +422,9 @@ bool shard_turn_within(struct shard *shard, uint64_t wait_ns_max)
     deferreds_turn(shard);
     waiters_turn(shard);
     callers_expire(shard);
-    seal_logs(shard);                                      /* 4 */
-    callers_flush(shard);                                  /* 5 */
+    seal_logs(shard);           /* 4 */
+    subscriptions_serve(shard); /* 5 */
+    callers_flush(shard);
     wake_sleepers(shard, mailbox_publish(shard->mailbox)); /* 6 */
     callers_unblock(shard);                                /* 7 */
     callers_trim(shard);

@@ -41,9 +41,11 @@ struct shard_options {
     uint64_t history_records_max;
     size_t garbage_bytes_max; /* likewise */
     size_t sessions_bytes_max;
-    size_t outbox_bytes_max; /* of a link */
-    size_t links_bytes_max;  /* of the buffers of all links of a shard */
-    bool unbatched;          /* every frame is sent by itself */
+    size_t outbox_bytes_max;    /* of a link */
+    size_t links_bytes_max;     /* of the buffers of all links of a shard */
+    size_t lent_bytes_max;      /* of a cache's log beyond its history, for slow subscribers */
+    uint32_t subscriptions_max; /* of a link */
+    bool unbatched;             /* every frame is sent by itself */
     size_t key_bytes_max;
     size_t value_bytes_max;
     size_t frame_bytes_max;
@@ -137,6 +139,8 @@ struct shard {
     struct waiters waiters;
     updates_fn updates_take; /* the variant for this processor */
     uint32_t handed_over;    /* lanes' requests without a reply yet */
+    struct subscription *subscriptions;
+    bool must_serve; /* some of them may go on although nothing was appended */
 
     /* Shared: written by this shard, read by others. */
     struct shard_counters counters __attribute__((aligned(CACHE_PAIR)));
@@ -186,6 +190,8 @@ void caller_adopt(struct shard *shard, int fd, const uint8_t *data, size_t size)
 void caller_event(struct shard *shard, const struct io_event *event);
 void caller_refuse(struct caller *caller, const struct refusal *refusal);
 void caller_mark_dirty(struct caller *caller);
+/* The io is gone, and with it all connections. */
+void caller_release(struct caller *caller);
 void caller_mark_waiting(struct caller *caller);
 /* End of the turn: acknowledges, flushes; then lets waiting callers go on. */
 void callers_flush(struct shard *shard);

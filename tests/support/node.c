@@ -37,6 +37,8 @@ struct shard_options node_options(uint32_t shards_count)
                                   .window_bytes = 4 * MIB,
                                   .lane_bytes = 128 * KIB,
                                   .deferred_max = 8,
+                                  .lent_bytes_max = 4 * MIB,
+                                  .subscriptions_max = 8,
                                   .greeting_ns_max = TIME_NEVER / 2,
                                   .node = 0xd0e,
                                   .cluster = 0xc1,

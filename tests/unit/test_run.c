@@ -164,7 +164,8 @@ static void broken_frames_end_their_link_with_what_was_wrong(void **unused)
         {32, FRAME_REPLY, 0, 0, FRAME_REPLY, FRAME_UPDATE, "type"},
         {32, FRAME_BATCH, 0, 0, FRAME_BATCH, FRAME_UPDATE, "type"},
         {32, 0, 0, 0, 0, FRAME_UPDATE, "type"},
-        {32, 10, 0, 0, 10, FRAME_UPDATE, "type"},
+        {32, FRAME_CHANGES, 0, 0, FRAME_CHANGES, FRAME_UPDATE, "type"},
+        {32, FRAME_EVENT, 0, 0, FRAME_EVENT, FRAME_UPDATE, "type"},
         {32, 15, 0, 0, 15, FRAME_UPDATE, "type"},
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
