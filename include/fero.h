@@ -177,8 +177,11 @@ typedef struct fero_runtime_opts {
     int64_t threads_max;     /* of the program that make requests of a server at the same time:
                                     each has two lanes to every shard. 0: 64; at most 256; FERO_OFF:
                                     none may */
-    int64_t handshake_ms;    /* from connecting to HELLO; 0: 2,000 */
-    int64_t half_open_max;   /* connections that have not said HELLO: above it, one drawn at
+    int64_t streams_max;     /* subscriptions of a connection; 0: 64; at most 65,536 */
+    int64_t streams_lent_max_bytes; /* of log beyond the history that slow subscribers may hold; 0:
+                                       2 % of the cap, at most 64 MiB; FERO_OFF: none */
+    int64_t handshake_ms;           /* from connecting to HELLO; 0: 2,000 */
+    int64_t half_open_max;          /* connections that have not said HELLO: above it, one drawn at
                                     random is dropped for each that comes; 0: 256 */
     int64_t half_open_source_max; /* likewise from one address; 0: 16, loopback addresses excepted;
                                      FERO_OFF: as many as half_open_max */
@@ -660,6 +663,95 @@ FERO_API void fero_queue_give(fero_queue *queue, const fero_event *events, size_
 /* Closes it: events that were not given back are no longer good, answers to come are dropped. NULL is
    allowed. Also after fero_stop; a thread that ends closes its own. */
 FERO_API void fero_queue_close(fero_queue *queue);
+
+/* --------------------------------------------------------------------- streams of changes */
+
+typedef struct fero_stream fero_stream; /* fero_subscribe to fero_stream_free */
+
+#define FERO_CHANGE_UPDATE 1
+#define FERO_CHANGE_REMOVE 2
+#define FERO_CHANGE_ADD 3
+
+/* One change of one key; borrowed until the callback returns. */
+typedef struct fero_change {
+    int32_t type;  /* FERO_CHANGE_... */
+    int32_t shard; /* whose stream it came on */
+    fero_slice key;
+    fero_val value;   /* undefined where there is none */
+    uint64_t offset;  /* in its partition, as in the reply to who made it */
+    int64_t time_ms;  /* when it was made, by the node's clock: milliseconds since 1970 */
+    uint64_t clock;   /* the same with a counter in its lower 16 bits: grows with every change */
+    uint64_t session; /* with `seq`: the request that made it; 0: it had none */
+    uint64_t seq;
+} fero_change;
+
+/* What happens between two changes. Each of a node's shards has its own stream. */
+#define FERO_STREAM_STARTED 1        /* changes follow, from where it was asked for */
+#define FERO_STREAM_TRIMMED 2        /* that is not kept any more: a snapshot follows */
+#define FERO_STREAM_GAP 3            /* it was too slow, and changes are lost: a snapshot follows */
+#define FERO_STREAM_TRUNCATED 4      /* changes were taken back: a snapshot follows */
+#define FERO_STREAM_SNAPSHOT_BEGIN 5 /* forget what you know of the keys of this shard */
+#define FERO_STREAM_SNAPSHOT_END 6   /* what came since then is the state */
+#define FERO_STREAM_LIVE 7           /* it has caught up */
+#define FERO_STREAM_ENDED 8          /* nothing more comes of this shard; `error` says why */
+#define FERO_STREAM_LOST 9           /* the link is lost; it goes on when there is another one */
+#define FERO_STREAM_RESUMED 10       /* it does, where it stood */
+
+typedef struct fero_stream_event {
+    int32_t type; /* FERO_STREAM_... */
+    int32_t shard;
+    int32_t is_all;  /* LIVE, ENDED, RESUMED: with this one every shard is, or has */
+    int32_t error;   /* ENDED: 0 as asked for, or FERO_E_... */
+    fero_slice text; /* LOST: why; borrowed */
+} fero_stream_event;
+
+#define FERO_FROM_START 0  /* the first change; where that is not kept any more, with a snapshot */
+#define FERO_FROM_NOW 1    /* what comes next */
+#define FERO_FROM_OFFSET 2 /* `offset` of the partition that `prefix` names */
+#define FERO_FROM_OLDEST 3 /* all that is kept, without a snapshot */
+#define FERO_FROM_SNAPSHOT 4 /* the state as it is, then what changes it */
+
+#define FERO_MATCH_PATH 0   /* the key `prefix` itself, and all below it: 28, 28.email, never 280 */
+#define FERO_MATCH_PREFIX 1 /* keys that begin with these bytes */
+
+typedef struct fero_stream_opts {
+    size_t size;
+    fero_slice prefix; /* none: all keys */
+    int32_t match;     /* FERO_MATCH_... */
+    int32_t from;      /* FERO_FROM_... */
+    uint64_t offset;
+    int32_t until_live; /* 1: it ends when it has caught up */
+    int32_t reserved;
+    int64_t credit_bytes; /* that a shard may send before it was taken; 0: 4 MiB */
+    /* Inside fero_run and the others that run the client. Each may be NULL. They may make requests
+       and stop or free streams. */
+    void (*change)(const fero_change *change, void *ud);
+    void (*event)(const fero_stream_event *event, void *ud);
+    void *ud;
+} fero_stream_opts;
+
+/*
+ * Clients: subscribes to the changes of a cache, on all shards that have such keys. Changes of one
+ * shard come in the order in which they were made there, so those of a key in that of their offsets;
+ * whoever applies them to what he has knows the state. A subscriber who is too slow costs the node
+ * nothing: what it no longer keeps for him is replaced by a snapshot. After a lost link the stream
+ * goes on by itself where it stood, or with a snapshot.
+ *
+ *   FERO_E_INVAL  an option is out of its range, or FERO_FROM_OFFSET without a partition.
+ *   FERO_E_TOOBIG, FERO_E_NOMEM, FERO_E_CLOSED
+ */
+FERO_API int fero_subscribe(fero_cache *cache, const fero_stream_opts *opts,
+                            fero_stream **out) FERO_NODISCARD;
+/*
+ * Takes no more: no callback comes after this, and the node is told. The stream is still to be
+ * freed. NULL is allowed.
+ */
+FERO_API void fero_stream_stop(fero_stream *stream);
+/* No more credit until fero_stream_resume: what is on its way still comes. */
+FERO_API void fero_stream_pause(fero_stream *stream);
+FERO_API void fero_stream_resume(fero_stream *stream);
+/* Stops and frees it, also after fero_close and fero_stop. NULL is allowed. */
+FERO_API void fero_stream_free(fero_stream *stream);
 
 /* ----------------------------------------------------------------------------------- sugar */
 

@@ -9,6 +9,8 @@ extern const struct command command_serve;
 extern const struct command command_set;
 extern const struct command command_get;
 extern const struct command command_rm;
+extern const struct command command_watch;
+extern const struct command command_log;
 extern const struct command command_req;
 extern const struct command command_info;
 extern const struct command command_stat;

@@ -53,6 +53,8 @@ struct serve_options {
     int64_t window_bytes;
     int64_t errors_max;
     int64_t lane_bytes;
+    int64_t streams_max;
+    int64_t streams_lent_max_bytes;
     int64_t handshake_ms;
     int64_t half_open_max;
     int64_t half_open_source_max;
@@ -215,6 +217,18 @@ static const struct option_spec serve_specs[] = {
      .manual =
      "Requests of a shard that handlers keep and answer later: 4k. Further ones are told "
      "to come again."},
+    {.name = "streams.max", .kind = OPTION_SIZE, FIELD(streams_max), .shows = "N", .low = 1,
+     .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
+     .help = "subscriptions of a connection (64)",
+     .manual = "Subscriptions that a connection may have: 64, at most 65536."},
+    {.name = "streams.lent.max", .kind = OPTION_SIZE, FIELD(streams_lent_max_bytes),
+     .shows = "SIZE", .low = 1, .high = SIZE_MAX_GIVEN, .off_value = FERO_OFF,
+     .flags = OPTION_CONSTANT | OPTION_MAY_BE_OFF,
+     .help = "log that slow subscribers may hold (2 % of memory.max)",
+     .manual =
+     "Log beyond the history that slow subscribers may hold: 2 % of memory.max, at most 64M; off: "
+     "none. Above it, those that stand still longest are cut off, and get a snapshot when they go "
+     "on."},
     {.name = "log-level", .kind = OPTION_CHOICE, FIELD(log_level),
      .shows = "error, warn, info, debug", .choices = trace_level_names,
      .help = "lines to stderr up to this (warn; DEBUG=fero: debug)",
@@ -290,6 +304,8 @@ static int make_opts(const struct command *command, const struct serve_options *
         .window_bytes = options->window_bytes,
         .errors_max = options->errors_max,
         .lane_bytes = options->lane_bytes,
+        .streams_max = options->streams_max,
+        .streams_lent_max_bytes = options->streams_lent_max_bytes,
         .handshake_ms = options->handshake_ms,
         .half_open_max = options->half_open_max,
         .half_open_source_max = options->half_open_source_max,

@@ -8,6 +8,7 @@
 #include "engine/host.h"
 #include "engine/runtime.h"
 #include "engine/server.h"
+#include "engine/stream.h"
 #include "fero.h"
 
 /* Longer waits are this long: ten years. */
@@ -63,6 +64,17 @@ int fero_open(fero *rt, const char *name, const fero_opts *opts, fero_cache **ou
     if (err < 0) return err;
     return kind_of(rt) == RUNTIME_CLIENT ? client_open((struct client *)rt, name, &own, out)
                                          : server_open((struct server *)rt, name, &own, out);
+}
+
+int fero_subscribe(fero_cache *cache, const fero_stream_opts *opts, fero_stream **out)
+{
+    fero_stream_opts own;
+    if (cache == NULL || out == NULL)
+        return error_set(FERO_E_INVAL, "fero_subscribe needs a cache and a place");
+    if (kind_of(cache) != RUNTIME_CLIENT)
+        return error_set(FERO_E_UNSUPPORTED, "subscriptions are made by clients");
+    int err = take_opts(&own, sizeof own, opts, "fero_stream_opts");
+    return err < 0 ? err : client_subscribe((struct client_cache *)cache, &own, out);
 }
 
 int64_t fero_info(fero *rt, char *buffer, size_t bytes)

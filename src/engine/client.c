@@ -24,6 +24,7 @@
 #include "engine/error.h"
 #include "engine/pull.h"
 #include "engine/settings.h"
+#include "engine/stream.h"
 #include "engine/token.h"
 
 #define OUTBOX_DEFAULT (1 * MIB)
@@ -543,6 +544,7 @@ static int cache_make(struct client *client, const char *name, struct client_cac
 static void cache_free(struct client_cache *cache)
 {
     struct client *client = cache->client;
+    streams_end(client, cache);
     client_end_matching(client, is_of_cache, &cache->index, FERO_E_CLOSED);
     for (uint32_t i = 0; i < client->links_count; i++)
         runs_forget(&client->links[i]->runs, cache->index);
@@ -697,6 +699,7 @@ int client_stop(struct client *client, uint64_t drain_ns)
     window_hold(&client->window);
     client_end_matching(client, is_any, NULL, FERO_E_CLOSED);
     pulls_leave(&client->queues, false);
+    streams_end(client, NULL);
     client_free(client);
     return 0;
 }

@@ -127,6 +127,9 @@ struct client {
     struct window window;
     uint32_t links_count;
     uint32_t next_link; /* for requests without a key */
+    struct fero_stream *streams;
+    uint32_t stream_number; /* of the last one */
+    uint64_t home_node;     /* identity of `home` */
     uint32_t key_bytes_max;
     uint32_t value_bytes_max;
     uint32_t frame_bytes_max; /* that the node takes, as its limits of keys and values */

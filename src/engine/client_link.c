@@ -27,6 +27,7 @@
 #include "base/memory.h"
 #include "engine/client.h"
 #include "engine/result.h"
+#include "engine/stream.h"
 
 /* A number this far from the last one on its link would be read wrongly by the node. */
 #define SEQ_DISTANCE_MAX ((uint64_t)1 << 30)
@@ -232,6 +233,7 @@ static void lost(struct client_link *link, int result)
     bool was_greeting = link->state == CLIENT_LINK_GREETING;
     char reason[128];
     if (link->is_leaving) {
+        streams_link_lost(link);
         client_link_free(link);
         return;
     }
@@ -252,6 +254,7 @@ static void lost(struct client_link *link, int result)
     if (was_useful && client->now_ns - link->up_since_ns >= DIAL_STABLE_NS) link->dial.failures = 0;
     link->up_since_ns = 0;
     reset(link);
+    streams_link_lost(link);
     bool is_away = PLANTED("home_left_early") ? client->links_up == 0 : !is_at_home(client);
     if (client->has_home && is_away) {
         client->has_home = false;
@@ -394,6 +397,7 @@ static int learn_home(struct client_link *link, const struct frame_welcome *welc
     learn_slots(client, shard_slots);
     client->has_home = true;
     client->home = link->address;
+    client->home_node = welcome->node;
     address_format(&client->home, client->home_text);
     client->seek_rounds = 0;
     client->refusal = 0;
@@ -578,6 +582,10 @@ static int ready(struct client_link *link)
     client->links_up++;
     client->finished++;
     client_link_credit(link);
+    if (streams_link_up(link) < 0) {
+        fail(link, "no memory to subscribe again");
+        return -ENOMEM;
+    }
     trace_line(&client->trace, TRACE_INFO, "client: connected to shard %u of %s, which has %u",
                link->index, client->home_text, client->links_count);
     return 0;
@@ -806,6 +814,21 @@ static int64_t on_reply(struct client_link *link, const uint8_t *frame, size_t l
     return (int64_t)round_up_8(length);
 }
 
+/* Changes that somebody subscribed to, or what happened to them. */
+static int64_t on_stream(struct client_link *link, const uint8_t *frame, size_t length)
+{
+    struct refusal refusal;
+    if (link->state != CLIENT_LINK_UP) return broke(link, "a stream before OPENED", frame[4], 0);
+    link->client->has_progress = true;
+    int err = streams_frame(link, frame, length, &refusal);
+    if (err == -EPROTO) return broke(link, refusal.text, refusal.got, refusal.limit);
+    if (err < 0) {
+        fail(link, "no memory for the credit of a stream");
+        return err;
+    }
+    return (int64_t)round_up_8(length);
+}
+
 /* One frame that is not a plain reply. Returns its bytes, 0 where it is partial, or -errno. */
 static NO_INLINE int64_t consume_other(struct client_link *link, const uint8_t *data, size_t size)
 {
@@ -817,8 +840,9 @@ static NO_INLINE int64_t consume_other(struct client_link *link, const uint8_t *
     if (prefix.length > link->link.frame_bytes_max)
         return broke(link, "length of a frame", prefix.length, link->link.frame_bytes_max);
     /* What is no answer is refused before all of it has come. */
-    bool is_answer =
-        prefix.type >= FRAME_WELCOME && prefix.type <= FRAME_REPLY && prefix.type != FRAME_OPEN;
+    bool is_stream = prefix.type == FRAME_CHANGES || prefix.type == FRAME_EVENT;
+    bool is_answer = is_stream || (prefix.type >= FRAME_WELCOME && prefix.type <= FRAME_REPLY &&
+                                   prefix.type != FRAME_OPEN);
     if (!is_answer) return broke(link, "type of a frame", prefix.type, FRAME_REPLY);
     if (round_up_8(prefix.length) > size) return 0;
     switch (prefix.type) {
@@ -826,6 +850,8 @@ static NO_INLINE int64_t consume_other(struct client_link *link, const uint8_t *
     case FRAME_OPENED: return on_opened(link, data, prefix.length);
     case FRAME_ACK: return on_ack(link, data, prefix.length);
     case FRAME_REFUSE: return on_refuse(link, data, prefix.length);
+    case FRAME_CHANGES:
+    case FRAME_EVENT: return on_stream(link, data, prefix.length);
     default: return on_reply(link, data, prefix.length);
     }
 }

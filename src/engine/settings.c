@@ -12,6 +12,9 @@
 #define MEMORY_MIN (64 * MIB)
 #define HISTORY_DEFAULT_MAX (128 * MIB)
 #define GARBAGE_DEFAULT_MAX (720 * MIB)
+#define LENT_DEFAULT_MAX (64 * MIB)
+#define STREAMS_DEFAULT 64
+#define STREAMS_HARD_MAX 65536
 #define OUTBOX_DEFAULT (1 * MIB)
 #define KEY_DEFAULT (1 * KIB)
 #define VALUE_DEFAULT (1 * MIB)
@@ -81,6 +84,12 @@ static int take_memory(struct settings *settings, const fero_runtime_opts *opts,
     shard->history_bytes_max = (size_t)(settings->history_max_bytes / shards);
     if (shard->history_records_max > 0)
         shard->history_records_max = max_u64(shard->history_records_max / shards, 1);
+    uint64_t lent = 0;
+    if (opts->streams_lent_max_bytes != FERO_OFF &&
+        (err = take(&lent, opts->streams_lent_max_bytes, min_u64(cap / 50, LENT_DEFAULT_MAX),
+                    &(struct range){"streams.lent.max", 1, cap})) < 0)
+        return err;
+    shard->lent_bytes_max = (size_t)(lent / shards);
     shard->garbage_bytes_max = (size_t)(min_u64(cap / 10, GARBAGE_DEFAULT_MAX) / shards);
     shard->sessions_bytes_max = (size_t)max_u64(cap / 50 / shards, 4 * MIB);
     return 0;
@@ -135,6 +144,11 @@ static int take_sizes(struct settings *settings, const fero_runtime_opts *opts)
                     &(struct range){"threads.max", 1, PORTS_MAX})) < 0)
         return err;
     settings->threads_max = (uint32_t)threads;
+    uint64_t streams = 0;
+    if ((err = take(&streams, opts->streams_max, STREAMS_DEFAULT,
+                    &(struct range){"streams.max", 1, STREAMS_HARD_MAX})) < 0)
+        return err;
+    shard->subscriptions_max = (uint32_t)streams;
     shard->outbox_bytes_max = (size_t)outbox;
     shard->unbatched = opts->outbox_max_bytes == FERO_OFF;
     shard->key_bytes_max = (size_t)key;

@@ -29,11 +29,14 @@ run_shown() # command
     command=${command//build\/libfero.a/$build\/libfero.a}
     command=${command//build\/greeter/$folder\/greeter}
     if [[ $command == "build/fero set"* || $command == "build/fero get"* ||
-        $command == "build/fero rm"* || $command == "build/fero req"* ]]; then
-        command="$command --seeds $NODE"
+        $command == "build/fero rm"* || $command == "build/fero req"* ||
+        $command == "build/fero watch"* || $command == "build/fero log"* ]]; then
+        # A pipe may stand behind it.
+        [[ $command == *" | "* ]] || command="$command | cat"
+        command="${command/ | / --seeds $NODE | }"
     fi
     command=${command//build\/fero/$FERO}
-    OUT=$(eval "$command" 2>&1 </dev/null)
+    OUT=$(set -o pipefail; eval "$command" 2>&1 </dev/null)
     STATUS=$?
 }
 

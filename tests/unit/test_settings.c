@@ -91,6 +91,7 @@ static void numbers_have_ranges(void **unused)
         {offsetof(fero_runtime_opts, window_bytes), 4096, 1 << 30, "window.bytes"},
         {offsetof(fero_runtime_opts, lane_bytes), 128 << 10, 1 << 30, "lane.bytes"},
         {offsetof(fero_runtime_opts, deferred_max), 1, 65536, "deferred.max"},
+        {offsetof(fero_runtime_opts, streams_max), 1, 65536, "streams.max"},
         {offsetof(fero_runtime_opts, connections_max), 1, 1000000, "connections.max"},
         {offsetof(fero_runtime_opts, handshake_ms), 1, 86400000, "handshake.ms"},
         {offsetof(fero_runtime_opts, half_open_max), 1, 1000000, "half-open.max"},

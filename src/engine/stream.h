@@ -1,0 +1,32 @@
+/*
+ * Streams of changes, as include/fero.h describes them, on the client's side: see stream.c.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/attr.h"
+
+#include "fero.h"
+
+struct client;
+struct client_cache;
+struct client_link;
+struct refusal;
+
+/* As fero_subscribe. */
+MUST_CHECK int client_subscribe(struct client_cache *cache, const fero_stream_opts *opts,
+                                fero_stream **out);
+/* The link is up: asks it for what its streams still miss. -ENOMEM. */
+MUST_CHECK int streams_link_up(struct client_link *link);
+/* It is not any more. */
+void streams_link_lost(struct client_link *link);
+/* All streams of `cache` (NULL: of any) end; they are still to be freed. */
+void streams_end(struct client *client, const struct client_cache *cache);
+/*
+ * One frame of a stream, whole. 0, -ENOMEM, or -EPROTO: `*wrong` says what, with both values.
+ */
+MUST_CHECK int streams_frame(struct client_link *link, const uint8_t *frame, size_t length,
+                             struct refusal *wrong);
