@@ -16,6 +16,7 @@
 #pragma weak bench_log_main
 #pragma weak bench_turn_main
 #pragma weak bench_memory_main
+#pragma weak bench_stream_main
 
 struct bench {
     const char *name;
@@ -35,6 +36,7 @@ static const struct bench benches[] = {
     {"log", "the log alone", bench_log_main},
     {"turn", "instructions of a message, without sockets", bench_turn_main},
     {"memory", "bytes that a key takes", bench_memory_main},
+    {"stream", "how fast changes reach a subscriber", bench_stream_main},
 };
 #define BENCHES_COUNT (sizeof benches / sizeof benches[0])
 

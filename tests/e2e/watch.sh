@@ -116,7 +116,7 @@ fi
 
 begin away "$FERO" watch demo --from now "${seeds[@]}" --json
 has_line away.out '"event":"live","shard":1'
-stop_node
+stop_node TERM
 has_line away.out '"event":"lost"'
 check "a lost node is said" [ $? -eq 0 ]
 "$FERO" serve demo --shards 2 --idle --ports "$port" --json >"$folder/again.out" 2>"$folder/again.err" &
