@@ -711,7 +711,9 @@ typedef struct fero_stream_event {
 #define FERO_FROM_OLDEST 3 /* all that is kept, without a snapshot */
 #define FERO_FROM_SNAPSHOT 4 /* the state as it is, then what changes it */
 
-#define FERO_MATCH_PATH 0   /* the key `prefix` itself, and all below it: 28, 28.email, never 280 */
+/* The key `prefix` itself, all below it, and those that it is inside of. For 28.name: 28.name.first
+   and 28 too, never 28.names or 280. */
+#define FERO_MATCH_PATH 0
 #define FERO_MATCH_PREFIX 1 /* keys that begin with these bytes */
 
 typedef struct fero_stream_opts {

@@ -151,7 +151,7 @@ static int run_live(const struct command *command, const struct get_options *opt
     int status = live_open(&picture.live, command, &options->client, argv[0]);
     if (status != STATUS_OK) return status;
     fero_stream_opts opts = {.size = sizeof opts,
-                             .prefix = fero_str(argv[1]),
+                             .prefix = fero_str(argv[1]), /* what it is inside of counts, too */
                              .from = FERO_FROM_NOW,
                              .change = on_change,
                              .event = on_event,

@@ -257,13 +257,15 @@ const struct command command_watch = {
     .name = "watch",
     .arguments = "NAME [KEY | PREFIX*]",
     .summary = "print changes as they come",
-    .details =
-        "A KEY stands for itself and all keys below it; PREFIX* for all that begin so. Changes of "
-        "a\n"
-        "key come in their order, and nothing is left out: where the node does not keep them any\n"
-        "more, a line says so and the state follows. A lost connection is made again, and it goes "
-        "on\n"
-        "where it stood. With --json each line is an object, with a \"type\" or an \"event\".",
+    .details = "A KEY stands for itself, all keys below it and those that it is inside of; PREFIX* "
+               "for all\n"
+               "keys that begin so. Changes of a key come in their order, and nothing is left out: "
+               "where the\n"
+               "node does not keep them any more, a line says so and the state follows. A lost "
+               "connection is\n"
+               "made again, and it goes on where it stood. With --json each line is an object, "
+               "with a \"type\"\n"
+               "or an \"event\".",
     .options = watch_specs,
     .options_count = sizeof watch_specs / sizeof watch_specs[0],
     .arguments_min = 1,

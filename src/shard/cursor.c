@@ -387,17 +387,21 @@ static bool is_at_end(const struct cursor *cursor)
             cursor->at == segment_at(cursor->store, cursor->segment)->bytes);
 }
 
+static bool matches_key(const struct cursor_filter *filter, const struct change *change)
+{
+    const uint8_t *key = change_key(change);
+    const uint8_t *prefix = filter->prefix.data;
+    size_t common = min_u64(change->key_len, filter->prefix.size);
+    if (memcmp(key, prefix, common) != 0) return false;
+    if (filter->match == CURSOR_MATCH_PREFIX) return common == filter->prefix.size;
+    if (change->key_len > common) return key[common] == '.';
+    return filter->prefix.size == common || prefix[common] == '.';
+}
+
 static bool matches(const struct cursor_filter *filter, const struct change *change)
 {
     if (filter->slot != CURSOR_ALL_SLOTS && change->slot != filter->slot) return false;
-    if (filter->prefix.size > 0) {
-        const uint8_t *key = change_key(change);
-        if (change->key_len < filter->prefix.size) return false;
-        if (memcmp(key, filter->prefix.data, filter->prefix.size) != 0) return false;
-        if (filter->match == CURSOR_MATCH_PATH && change->key_len > filter->prefix.size &&
-            key[filter->prefix.size] != '.')
-            return false;
-    }
+    if (filter->prefix.size > 0 && !matches_key(filter, change)) return false;
     return change_offset(change) >= filter->offset_min;
 }
 
@@ -411,7 +415,8 @@ static bool is_wanted(const struct cursor *cursor, uint64_t address, const struc
         bool is_before = seq < cursor->snapshot_seq ||
                          (seq == cursor->snapshot_seq && cursor->at < cursor->snapshot_at);
         if (index_is_superseded(word)) return false;
-        if (is_before && change->type == FRAME_REMOVE) return false;
+        /* What was taken out of a value that is still there is part of the state. */
+        if (is_before && change->type == FRAME_REMOVE && !change_is_deep(change)) return false;
     }
     return matches(&cursor->filter, change);
 }

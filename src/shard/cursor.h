@@ -22,7 +22,8 @@ struct store;
 
 enum cursor_match {
     CURSOR_MATCH_PREFIX, /* keys that begin with the bytes; all, where there are none */
-    CURSOR_MATCH_PATH    /* the key itself, and those that go on with a '.' behind it */
+    /* The key itself; those that go on with a '.' behind it; and those that it is inside of. */
+    CURSOR_MATCH_PATH
 };
 
 struct cursor_filter {

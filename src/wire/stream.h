@@ -31,7 +31,7 @@ enum stream_from {
 /* Which keys. A prefix of no bytes matches all of them. */
 enum stream_match {
     STREAM_MATCH_PREFIX = 0, /* keys that begin with these bytes */
-    STREAM_MATCH_PATH = 1,   /* this key, and all below it */
+    STREAM_MATCH_PATH = 1,   /* this key, all below it, and those that it is inside of */
     STREAM_MATCH_COUNT
 };
 

@@ -215,6 +215,49 @@ static void only_keys_that_match_are_sent(void **state)
     peer_expect_silence(&reader);
 }
 
+static void a_path_concerns_what_it_is_inside_of(void **state)
+{
+    (void)state;
+    struct frame_subscribe path = all_from(STREAM_FROM_NOW);
+    path.match = STREAM_MATCH_PATH;
+    subscribe(path, "28.name");
+    expect_event(STREAM_STARTED);
+    expect_event(STREAM_LIVE);
+    set("28.names", "no");
+    set("28.name.first", "yes");
+    expect_change("28.name.first", "yes");
+    drop_key("28");
+    expect_change("28", NULL);
+    set("280", "no");
+    peer_expect_silence(&reader);
+}
+
+/* The fold of a snapshot is the state: what was taken out of a value is not in it. */
+static void a_snapshot_has_removals_inside_of_a_value(void **state)
+{
+    struct change change;
+    (void)state;
+    struct ask document = ask_update(++seq, "28", "{\"a\":1,\"b\":2}");
+    document.value_type = VALUE_JSON;
+    peer_ask(&writer, document);
+    node_settle(&node);
+    peer_expect(&writer, seq, OUTCOME_OK, ERROR_NONE);
+    drop_key("28.a");
+    set("29", "gone");
+    drop_key("29");
+    subscribe(all_from(STREAM_FROM_SNAPSHOT), "");
+    expect_event(STREAM_STARTED);
+    expect_event(STREAM_SNAPSHOT_BEGIN);
+    assert_int_equal(expect_changes(&change), 2);
+    assert_int_equal(change.type, FRAME_UPDATE);
+    const uint8_t *second =
+        reader.frame + sizeof(struct frame_changes) + change_padded_bytes(&change);
+    memcpy(&change, second, sizeof change);
+    assert_int_equal(change.type, FRAME_REMOVE);
+    assert_int_equal(change.key_len, 4);
+    expect_event(STREAM_SNAPSHOT_END);
+}
+
 static void no_more_is_sent_than_credit_allows(void **state)
 {
     struct change change;
@@ -500,6 +543,8 @@ int main(void)
         TEST(what_comes_from_now_on_is_sent),
         TEST(everything_from_the_start_is_sent_and_then_what_comes),
         TEST(only_keys_that_match_are_sent),
+        TEST(a_path_concerns_what_it_is_inside_of),
+        TEST(a_snapshot_has_removals_inside_of_a_value),
         TEST(no_more_is_sent_than_credit_allows),
         TEST(the_last_record_may_go_over_a_credit_of_bytes),
         TEST(a_stream_goes_on_where_another_one_stood),
