@@ -149,9 +149,9 @@ static void pair_close(struct pair *pair)
 
 static int update(struct pair *pair, const struct stream_options *options, uint64_t number)
 {
-    uint8_t key[FEEDER_KEY_BYTES];
+    char key[FEEDER_KEY_BYTES];
     uint64_t mixed = number % KEYS * 0x9e3779b97f4a7c15u;
-    memcpy(key, &mixed, sizeof key);
+    for (size_t i = 0; i < sizeof key; i++) key[i] = "0123456789abcdef"[mixed >> (60 - 4 * i) & 15];
     fero_val value = {.type = FERO_T_BYTES, .s = {pair->value, (size_t)options->size - sizeof key}};
     fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY};
     return fero_update(pair->cache, (fero_slice){key, sizeof key}, &value, &wopts, NULL);

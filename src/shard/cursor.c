@@ -357,8 +357,7 @@ static bool may_follow(const struct cursor *cursor, uint32_t number)
     if (cursor->is_snapshot && next->seq == cursor->snapshot_seq) return true;
     if (cursor->segment == SEGMENT_NONE) return cursor->position == next->stream_first;
     const struct segment *here = segment_at(store, cursor->segment);
-    bool is_whole_here = !cursor->is_snapshot || here->seq >= cursor->snapshot_seq;
-    return is_whole_here && !here->rewritten && here->seq + 1 == next->seq;
+    return !here->rewritten && here->seq + 1 == next->seq;
 }
 
 /* Into the next segment. */

@@ -87,9 +87,8 @@ static void take_change(struct subscriber *subscriber, const struct change *chan
     uint64_t place = change_place(change);
     assert_true(concerns(subscriber, slot));
     uint32_t key = world_check_change(&world, slot, change);
-    if (!subscriber->in_snapshot && known->place > 0 && known->place != UINT64_MAX)
-        assert_int_equal(place, known->place + 1);
-    assert_true(known->place == UINT64_MAX || place > known->place);
+    if (!subscriber->in_snapshot && known->place > 0) assert_int_equal(place, known->place + 1);
+    assert_true(place > known->place);
     known->place = place;
     known->newest[key] = change->type == FRAME_REMOVE ? 0 : place;
     given_count++;
@@ -98,14 +97,16 @@ static void take_change(struct subscriber *subscriber, const struct change *chan
 /* He knows all there is to know. */
 static void check_state(struct subscriber *subscriber)
 {
+    bool was_snapshot = subscriber->in_snapshot;
     subscriber->caught_up++;
     subscriber->in_snapshot = false;
     for (unsigned slot = 0; slot < WORLD_SLOTS; slot++) {
         if (!concerns(subscriber, slot)) continue;
         struct known *known = &subscriber->known[slot];
         /* A snapshot's last place may be lower: that change is superseded or a forgotten removal. */
-        known->place = world.slots[slot].count > 0 ? world.slots[slot].count : UINT64_MAX;
-        if (known->place == UINT64_MAX) known->place = 0;
+        if (!was_snapshot && known->place > 0)
+            assert_int_equal(known->place, world.slots[slot].count);
+        known->place = world.slots[slot].count;
         if (!subscriber->has_state) continue;
         for (uint32_t key = 0; key < world.options.keys_per_slot; key++)
             assert_int_equal(known->newest[key], world_place_of(&world, slot, key));
@@ -165,8 +166,14 @@ static void seek(struct subscriber *subscriber)
     struct known *known = NULL;
     world_seal(&world);
     uint64_t dice = rng_below(&world.rng, 10);
-    if (dice < 3) {
+    if (dice < 2) {
         take_snapshot(subscriber);
+    } else if (dice < 4) {
+        /* Whatever is kept, all of it: nobody knows the state by that. */
+        cursor_seek_oldest(cursor);
+        forget(subscriber);
+        subscriber->in_snapshot = false;
+        subscriber->has_state = false;
     } else if (dice < 7 && cursor->filter.slot != CURSOR_ALL_SLOTS && !subscriber->in_snapshot &&
                !cursor->is_truncated && !cursor->is_trimmed) {
         known = &subscriber->known[world_slot_index(&world, (uint16_t)subscriber->slot)];
