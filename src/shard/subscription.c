@@ -303,7 +303,7 @@ static bool may_go(const struct subscription *subscription)
 {
     const struct caller *caller = subscription->caller;
     return caller->state == CALLER_READY && cursor_is_behind(&subscription->cursor) &&
-           caller_has_room(caller, caller->shard->options->outbox_bytes_max / 2);
+           caller_has_room(caller, caller->shard->outbox_bytes / 2);
 }
 
 static void say_truncated(const struct subscription *subscription, const struct cursor_batch *batch)
