@@ -502,7 +502,7 @@ enum cursor_answer cursor_read(struct cursor *cursor, const struct cursor_limits
                 trim(cursor);
                 return CURSOR_TRIMMED;
             }
-            if (step == STEP_NO_MEMORY) return CURSOR_MORE;
+            if (step == STEP_NO_MEMORY) return CURSOR_NO_MEMORY;
             looked_at += CACHE_LINE;
             continue;
         }

@@ -36,6 +36,7 @@ struct cursor_filter {
 enum cursor_answer {
     CURSOR_CHANGES,   /* here are some */
     CURSOR_MORE,      /* none of those that were looked at, but there are more to look at */
+    CURSOR_NO_MEMORY, /* none now: what comes next has to be moved, and cannot be yet */
     CURSOR_CAUGHT_UP, /* there are no more now */
     CURSOR_TRIMMED,   /* what comes next is not kept any more: take a snapshot */
     CURSOR_TRUNCATED  /* changes that it gave were taken back, see `slot` and `place` below */

@@ -354,6 +354,10 @@ static bool serve_some(struct subscription *subscription)
         end(subscription, ERROR_TOO_BIG);
         return false;
     case CURSOR_MORE: return true;
+    case CURSOR_NO_MEMORY:
+        /* In whichever turn comes next; compaction makes room meanwhile. */
+        subscription->caller->shard->must_serve = true;
+        return false;
     case CURSOR_TRIMMED: start_over(subscription, NULL); return true;
     case CURSOR_TRUNCATED: start_over(subscription, &batch); return true;
     case CURSOR_CAUGHT_UP: break;

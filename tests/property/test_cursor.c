@@ -149,6 +149,7 @@ static void read_once(struct subscriber *subscriber)
         for (uint32_t i = 0; i < batch.count; i++) take_change(subscriber, batch.changes[i]);
         break;
     case CURSOR_MORE: break;
+    case CURSOR_NO_MEMORY: world_compact(&world, 1000000); break;
     case CURSOR_CAUGHT_UP: check_state(subscriber); break;
     case CURSOR_TRIMMED:
         trimmed_count++;
