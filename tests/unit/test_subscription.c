@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "log/change.h"
+#include "ring/slot.h"
 #include "tests/support/node.h"
 #include "wire/stream.h"
 
@@ -516,6 +517,32 @@ static void whoever_does_not_read_is_told_of_the_gap_when_he_does(void **state)
     expect_change("key0", "now");
 }
 
+static void what_was_taken_back_is_said_and_the_state_follows(void **state)
+{
+    (void)state;
+    struct store *store = &node.shards[0]->caches[0]->store;
+    set("a", "kept");
+    subscribe(all_from(STREAM_FROM_NOW), "");
+    expect_event(STREAM_STARTED);
+    expect_event(STREAM_LIVE);
+    set("a", "gone");
+    expect_change("a", "gone");
+    uint16_t slot = slot_of_key("a", 1);
+    assert_int_equal(store_truncate(store, slot, 1), 0);
+    set("b", "new");
+    struct frame_event event = expect_event(STREAM_TRUNCATED);
+    assert_int_equal(event.slot, slot);
+    assert_int_equal(event.place, 1);
+    expect_event(STREAM_SNAPSHOT_BEGIN);
+    struct change change;
+    assert_int_equal(expect_changes(&change), 2);
+    assert_int_equal(change_offset(&change), 1);
+    expect_event(STREAM_SNAPSHOT_END);
+    expect_event(STREAM_LIVE);
+    set("a", "again");
+    expect_change("a", "again");
+}
+
 static void whoever_takes_only_short_frames_gets_no_long_record(void **state)
 {
     (void)state;
@@ -556,6 +583,7 @@ int main(void)
         TEST(credit_for_nothing_is_ignored),
         TEST_FORGETFUL(what_is_not_kept_is_replaced_by_the_state),
         TEST_FORGETFUL(whoever_does_not_read_is_told_of_the_gap_when_he_does),
+        TEST(what_was_taken_back_is_said_and_the_state_follows),
         TEST(whoever_takes_only_short_frames_gets_no_long_record),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
