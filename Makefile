@@ -269,10 +269,11 @@ $(BUILD)/libfero.so.0: $(LIB_OBJECTS) $(BUILD)/sources
 $(BUILD)/libfero.so: $(BUILD)/libfero.so.0
 	$(Q)ln -sf libfero.so.0 $@
 
+# It has and shows all of the public functions, for the services that it loads.
 $(BUILD)/fero: $(CLI_OBJECTS) $(BENCH_OBJECTS) $(BUILD)/libfero.a $(BUILD)/sources
 	$(call say,LD,$@)
-	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -pie -o $@ $(CLI_OBJECTS) $(BENCH_OBJECTS) \
-	    $(BUILD)/libfero.a $(LIBS)
+	$(Q)$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) -pie -rdynamic -o $@ $(CLI_OBJECTS) $(BENCH_OBJECTS) \
+	    -Wl,--whole-archive $(BUILD)/libfero.a -Wl,--no-whole-archive $(LIBS)
 
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJECTS) $(BUILD)/tests/libextra.a \
     $(BUILD)/libfero.a

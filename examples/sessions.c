@@ -6,6 +6,13 @@
  *   cc -o sessions examples/sessions.c $(pkg-config --cflags --libs fero)
  *   ./sessions 7700 60000                       a node on this port, for a minute each
  *
+ * or as handlers that fero itself loads:
+ *
+ *   cc -shared -fPIC -o sessions.so examples/sessions.c
+ *   fero serve sessions --handler sessions.so
+ *
+ * and then
+ *
  *   fero req sessions LOGIN david '{"role":"admin"}'
  *   fero get sessions david
  *   fero req sessions WAIT david --timeout 100000
@@ -140,6 +147,16 @@ static int32_t on_wait(fero_req *req, void *ud)
 
 static const fero_verb verbs[] = {
     {"LOGIN", on_login, NULL}, {"LOGOUT", on_logout, NULL}, {"WAIT", on_wait, NULL}};
+
+/* As a shared object it is configured by its environment. */
+static int32_t on_init(void)
+{
+    const char *text = getenv("SESSIONS_TTL_MS");
+    if (text != NULL) ttl_ms = atoll(text);
+    return ttl_ms > 0 ? FERO_OK : FERO_E_INVAL;
+}
+
+FERO_SERVICE(.name = "sessions", .verbs = verbs, .verbs_count = 3, .init = on_init);
 
 int main(int argc, char **argv)
 {

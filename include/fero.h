@@ -365,14 +365,16 @@ typedef struct fero_verb {
 } fero_verb;
 
 /*
- * Replies to `req`, once: inside its handler, or later where it is retained. `status` 0 is success,
- * a negative FERO_E_... a failure, for which `value` may be a string that says why. `value` may be
- * NULL; it is copied.
+ * Replies to `req`, once: inside its handler, or later where it is retained, from any thread of the
+ * process. `status` 0 is success, a negative FERO_E_... a failure, for which `value` may be a string
+ * that says why. `value` may be NULL; it is copied. A thread that is no shard's is registered by it
+ * (see fero_thread_register), and 0 means that the shard was given the reply.
  *
  *   FERO_E_INVAL    it was replied to before, or `status` is neither 0 nor an error.
  *   FERO_E_TYPE     there is no such type of value.
  *   FERO_E_TOOBIG   the value is over value_max_bytes; it is not replied to yet.
  *   FERO_E_NOMEM    no memory for it; it is not replied to yet.
+ *   FERO_E_AGAIN    from another thread: its lane is full; it is not replied to yet.
  * and of a retained request to which nobody listens any more, so that nothing is sent:
  *   FERO_E_TIMEOUT  its caller's own timeout is over.
  *   FERO_E_STOPPED  its caller stopped it.
@@ -387,7 +389,7 @@ FERO_API int fero_reply(fero_req *req, int32_t status, const fero_val *value);
  * timeout anew.
  *
  *   FERO_E_AGAIN  the caller has to take some of what it was sent first; FERO_REQ_ROOM says when.
- *   FERO_E_INVAL  it is not retained.
+ *   FERO_E_INVAL  it is not retained, or this is another thread than the shard's.
  * and as fero_reply.
  */
 FERO_API int fero_reply_part(fero_req *req, const fero_val *value);
@@ -454,6 +456,22 @@ FERO_API int fero_shard_get(fero_shard *shard, fero_slice key, fero_val *value, 
 FERO_API int fero_shard_update(fero_shard *shard, fero_slice key, const fero_val *value,
                                uint64_t *offset);
 FERO_API int fero_shard_remove(fero_shard *shard, fero_slice key, uint64_t *offset);
+
+#define FERO_ASK_GET 1
+#define FERO_ASK_UPDATE 2
+#define FERO_ASK_REMOVE 3
+/* The answer to fero_shard_ask, on the asking shard's thread. What `result` points to is borrowed. */
+typedef void (*fero_answer_fn)(fero_shard *shard, const fero_result *result, void *ud);
+/*
+ * Reads or writes a key of whatever shard, by the default handler there. `fn` is called exactly once
+ * with the answer: before this returns where the key is this shard's own, else later. `value` is for
+ * FERO_ASK_UPDATE. To reply to a request when the answer is there, retain it.
+ *
+ *   FERO_E_AGAIN  too much is on its way to that shard: tell your caller so, or try again from a timer.
+ *   FERO_E_INVAL, FERO_E_TOOBIG, FERO_E_TYPE, FERO_E_NOMEM  as above; `fn` is not called.
+ */
+FERO_API int fero_shard_ask(fero_shard *shard, int32_t what, fero_slice key, const fero_val *value,
+                            fero_answer_fn fn, void *ud);
 /* Its number, from 0 on: for what a program keeps for each shard. */
 FERO_API int fero_shard_index(const fero_shard *shard);
 
@@ -754,6 +772,34 @@ FERO_API void fero_stream_pause(fero_stream *stream);
 FERO_API void fero_stream_resume(fero_stream *stream);
 /* Stops and frees it, also after fero_close and fero_stop. NULL is allowed. */
 FERO_API void fero_stream_free(fero_stream *stream);
+/* -------------------------------------------------------------------------------- services */
+
+/*
+ * A service in a shared object, which `fero serve NAME --handler FILE.so` loads: the handlers of its
+ * caches, and what is to be done before and after. The object defines one with FERO_SERVICE, and is
+ * linked with nothing of fero: the functions it calls are those of the program that loads it.
+ *
+ *   FERO_SERVICE(.name = "greeter", .verbs = verbs, .verbs_count = 1);
+ *
+ *   cc -shared -fPIC -o greeter.so greeter.c
+ */
+#define FERO_SERVICE_ABI 1
+typedef struct fero_service {
+    uint32_t abi;           /* FERO_SERVICE_ABI */
+    uint32_t size;          /* of this struct */
+    const char *name;       /* for messages */
+    const fero_verb *verbs; /* as in fero_opts */
+    size_t verbs_count;
+    fero_handler_fn handler; /* likewise */
+    void *handler_ud;
+    int32_t (*init)(
+        void);            /* before the node starts, which it does if this returns 0; may be NULL */
+    void (*deinit)(void); /* after it has stopped; may be NULL */
+} fero_service;
+#define FERO_SERVICE(...)                                                                          \
+    FERO_API extern const fero_service fero_service_v1;                                            \
+    const fero_service fero_service_v1 = {                                                         \
+        .abi = FERO_SERVICE_ABI, .size = sizeof(fero_service), __VA_ARGS__}
 
 /* ----------------------------------------------------------------------------------- sugar */
 

@@ -19,10 +19,12 @@
 #include "cli/number.h"
 #include "cli/output.h"
 #include "cli/ports.h"
+#include "cli/service.h"
 #include "cli/trace.h"
 #include "fero.h"
 
 #define CACHES_MAX 64
+#define VERBS_MAX 192
 #define PORT_FIRST_DEFAULT 7700
 #define PORT_LAST_DEFAULT 7799
 /* Leaves half a second of the two that SIGTERM may take for giving memory back. */
@@ -65,6 +67,8 @@ struct serve_options {
     int32_t log_level;
     bool print_config;
     bool json;
+    const char *handler;
+    struct service service; /* what `handler` names */
 };
 
 /* clang-format off */
@@ -240,6 +244,11 @@ static const struct option_spec serve_specs[] = {
      .manual =
      "Check the options as if to start, print every one with its value and where that comes "
      "from (the command line, the environment, the default), and end."},
+    {.name = "handler", .kind = OPTION_TEXT, FIELD(handler), .shows = "FILE.so",
+     .help = "handlers of the caches: see FERO_SERVICE in fero.h",
+     .manual =
+     "A shared object with the handlers of the caches: see FERO_SERVICE in fero.h. The verb "
+     "ECHO stays, unless it has one of its own."},
     {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object when ready",
      .manual =
      "Print one JSON object when ready, with the address, the process number, caches, "
@@ -372,10 +381,29 @@ static int complain_of_start(const struct command *command, const fero_runtime_o
     return STATUS_NOT_FOUND;
 }
 
-static int open_caches(const struct command *command, fero *runtime, char **names, int count)
+/* The service's verbs, and ECHO where it has none and there is room. Returns their number. */
+static size_t list_verbs(fero_verb verbs[VERBS_MAX], const fero_service *about)
 {
-    const fero_verb verbs[] = {{.name = "ECHO", .fn = on_echo}};
-    const fero_opts opts = {.size = sizeof opts, .verbs = verbs, .verbs_count = 1};
+    size_t count = about != NULL && about->verbs_count < VERBS_MAX ? about->verbs_count : 0;
+    bool has_echo = count == VERBS_MAX;
+    for (size_t i = 0; i < count; i++) {
+        verbs[i] = about->verbs[i];
+        if (verbs[i].name != NULL && strcmp(verbs[i].name, "ECHO") == 0) has_echo = true;
+    }
+    if (!has_echo) verbs[count++] = (fero_verb){.name = "ECHO", .fn = on_echo};
+    return count;
+}
+
+static int open_caches(const struct command *command, const fero_service *about, fero *runtime,
+                       char **names, int count)
+{
+    fero_verb verbs[VERBS_MAX];
+    fero_opts opts = {.size = sizeof opts, .verbs = verbs};
+    opts.verbs_count = list_verbs(verbs, about);
+    if (about != NULL) {
+        opts.handler = about->handler;
+        opts.handler_ud = about->handler_ud;
+    }
     for (int i = 0; i < count; i++) {
         fero_cache *cache;
         int err = fero_open(runtime, names[i], &opts, &cache);
@@ -535,7 +563,7 @@ static void wait_for_signal(void)
 static int serve(const struct command *command, const struct serve_options *options, fero *runtime,
                  char **names, int count)
 {
-    int status = open_caches(command, runtime, names, count);
+    int status = open_caches(command, options->service.about, runtime, names, count);
     if (status != COMMAND_GO_ON) return status;
     struct facts facts;
     if (!facts_make(&facts, runtime, options->token_file)) {
@@ -558,6 +586,21 @@ static int serve(const struct command *command, const struct serve_options *opti
     if (!options->json && isatty(STDERR_FILENO) != 0)
         fprintf(stderr, "\nAnswering what was accepted; again to stop at once.\n");
     return STATUS_OK;
+}
+
+static int run_node(const struct command *command, const struct serve_options *options,
+                    const fero_runtime_opts *opts, char **names, int count)
+{
+    fero *runtime;
+    int err = fero_start(opts, &runtime);
+    if (err < 0) return complain_of_start(command, opts, err);
+    int status = serve(command, options, runtime, names, count);
+    err = fero_stop(runtime, DRAIN_MS);
+    if (err < 0) {
+        complain(command, "stopped, but not cleanly: %s", fero_errmsg());
+        return STATUS_NOT_FOUND;
+    }
+    return status;
 }
 
 static int run_serve(const struct command *command, int argc, char **argv)
@@ -583,15 +626,10 @@ static int run_serve(const struct command *command, int argc, char **argv)
     sigaddset(&ends, SIGINT);
     sigprocmask(SIG_BLOCK, &ends, NULL);
 
-    fero *runtime;
-    int err = fero_start(&opts, &runtime);
-    if (err < 0) return complain_of_start(command, &opts, err);
-    status = serve(command, &options, runtime, argv, count);
-    err = fero_stop(runtime, DRAIN_MS);
-    if (err < 0) {
-        complain(command, "stopped, but not cleanly: %s", fero_errmsg());
-        return STATUS_NOT_FOUND;
-    }
+    if (options.handler != NULL) status = service_load(&options.service, command, options.handler);
+    if (options.handler != NULL && status != STATUS_OK) return status;
+    status = run_node(command, &options, &opts, argv, count);
+    service_unload(&options.service);
     return status;
 }
 

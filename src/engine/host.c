@@ -347,6 +347,21 @@ void hosts_deinit(struct hosts *hosts)
     pthread_mutex_destroy(&hosts->lock);
 }
 
+void hosts_share(struct hosts *hosts)
+{
+    pthread_mutex_lock(&hosts->lock);
+    hosts->users++;
+    pthread_mutex_unlock(&hosts->lock);
+}
+
+void hosts_unshare(struct hosts *hosts)
+{
+    pthread_mutex_lock(&hosts->lock);
+    bool is_last = --hosts->users == 0;
+    pthread_mutex_unlock(&hosts->lock);
+    if (is_last) hosts->free(hosts);
+}
+
 static void wait_until_none(struct hosts *hosts, bool (*is_busy)(const struct host *host))
 {
     struct timespec pause = {0, LEAVE_POLL_NS};
@@ -467,7 +482,8 @@ static void take_mail(struct host *host, uint32_t shard)
         case MAIL_ADOPT:
         case MAIL_BUNDLE:
         case MAIL_BUNDLE_REPLIES:
-        case MAIL_WORD: ASSERT(false); break;
+        case MAIL_WORD:
+        case MAIL_ANSWER: ASSERT(false); break;
         }
         lane_pop(&lanes->out);
     }
@@ -693,6 +709,39 @@ int host_read(const struct server_cache *cache, fero_slice key, void *buffer, si
     host_exit(host);
     if (UNLIKELY(err == FERO_E_AGAIN))
         return read_by_asking(host, number, key, buffer, bytes, value, offset);
+    return err;
+}
+
+/* ---------------------------------------------------------------- replies to deferred requests */
+
+static int push_answer(struct host *host, uint32_t shard, struct deferred_name name,
+                       const struct deferred_answer *answer)
+{
+    bool is_block = answer->bytes > CROSSING_INLINE_BYTES_MAX;
+    uint8_t *block = is_block ? memory_take(answer->bytes) : NULL;
+    if (is_block && block == NULL) return error_set(FERO_E_NOMEM, "no memory for a reply");
+    struct mail *mail =
+        port_try_push(&host->port, shard, mail_answer_bytes(answer->bytes, is_block), MAIL_ANSWER);
+    if (mail == NULL) {
+        memory_put(block);
+        return full(host, shard);
+    }
+    if (is_block) memcpy(block, answer->value, answer->bytes);
+    mail_answer_write(mail, name, answer, block);
+    return 0;
+}
+
+int host_answer(struct hosts *hosts, uint32_t shard, struct deferred_name name,
+                const struct deferred_answer *answer)
+{
+    struct host *host;
+    if (load_acquire_u32(&hosts->closed) != 0 && find_here(hosts) == NULL) return is_closed();
+    int err = host_here(hosts, &host);
+    if (err < 0) return err;
+    if ((err = host_enter(host)) < 0) return err;
+    err = push_answer(host, shard, name, answer);
+    host_publish(host);
+    host_exit(host);
     return err;
 }
 

@@ -105,6 +105,16 @@ void host_exit(struct host *host);
 /* Publishes what was pushed to the port, unless a callback is running. */
 void host_publish(struct host *host);
 
+/*
+ * Keeps `hosts` in memory for whoever may call later, from any thread; and gives it back, which may
+ * free it.
+ */
+void hosts_share(struct hosts *hosts);
+void hosts_unshare(struct hosts *hosts);
+/* Gives the shard a reply to one of its deferred requests. 0 or a FERO_E_..., with fero_errmsg. */
+MUST_CHECK int host_answer(struct hosts *hosts, uint32_t shard, struct deferred_name name,
+                           const struct deferred_answer *answer);
+
 /* As include/fero.h describes them, for the threads of a server. */
 int host_register(struct hosts *hosts);
 /* Its descriptor, if it has one, becomes readable; drain is to be called by its next run. */

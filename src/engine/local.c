@@ -11,6 +11,7 @@
 #include "engine/message.h"
 #include "engine/result.h"
 #include "ring/slot.h"
+#include "shard/crossing.h"
 #include "shard/run.h"
 #include "shard/shard.h"
 
@@ -158,4 +159,75 @@ int fero_after_cancel(fero_shard *shard, int64_t timer)
     if (cache == NULL) return FERO_E_INVAL;
     if (timers_cancel(&cache->shard->timers, (uint64_t)timer)) return 0;
     return error_set_text(FERO_E_NOTFOUND, "the timer has been called");
+}
+
+/* --------------------------------------------------------------------------------- other shards */
+
+static void on_answer(const struct asking *ask, const uint8_t *frame, size_t bytes)
+{
+    fero_result result;
+    result_read(&result, frame, bytes);
+    ((fero_answer_fn)ask->callback)(ask->context, &result, ask->argument);
+}
+
+static uint8_t *frame_make(const struct cache *cache, struct message *message, size_t *bytes)
+{
+    size_t length = sizeof(struct frame_request) + message->key.len + message->value.size;
+    *bytes = round_up_8(length);
+    uint8_t *frame = memory_take(*bytes);
+    if (frame == NULL) return NULL;
+    message_encode(frame, message, 0, (uint16_t)cache->definition->number, FERO_REPLY, length,
+                   *bytes);
+    return frame;
+}
+
+static int ask_other(struct cache *cache, uint32_t to, struct message *message,
+                     const struct asking *ask)
+{
+    struct shard *shard = cache->shard;
+    size_t bytes;
+    uint8_t *frame = frame_make(cache, message, &bytes);
+    uint32_t index = frame != NULL ? asks_take(shard, ask) : ASKS_NONE;
+    int err = 0;
+    if (index == ASKS_NONE) {
+        err = error_set(FERO_E_NOMEM, "no memory to ask another shard");
+    } else if (!crossing_try_ask(shard, to, index, message->type, frame, bytes)) {
+        asks_put(shard, index);
+        err = error_set_text(FERO_E_AGAIN, "the lane to the shard of this key is full");
+    }
+    memory_put(frame);
+    return err;
+}
+
+int fero_shard_ask(fero_shard *handle, int32_t what, fero_slice key, const fero_val *value,
+                   fero_answer_fn function, void *ud)
+{
+    static const uint8_t types[] = {[FERO_ASK_GET] = FRAME_GET,
+                                    [FERO_ASK_UPDATE] = FRAME_UPDATE,
+                                    [FERO_ASK_REMOVE] = FRAME_REMOVE};
+    struct cache *cache = cache_of(handle);
+    struct captured captured;
+    uint8_t truth;
+    if (cache == NULL) return FERO_E_INVAL;
+    if (function == NULL || what < FERO_ASK_GET || what > FERO_ASK_REMOVE)
+        return error_set(FERO_E_INVAL, "it needs a function, and FERO_ASK_GET, _UPDATE or _REMOVE");
+    int err = check_key(cache, key);
+    if (err < 0 && err != FERO_E_NOTOWNER) return err;
+    struct message message = {.type = types[what], .slot = FRAME_SLOT_ANY, .key = key};
+    const fero_val *given = what == FERO_ASK_UPDATE ? value : NULL;
+    uint32_t value_bytes_max = (uint32_t)cache->shard->options->value_bytes_max;
+    int value_err = message_read_value(&message, value_bytes_max, given, &truth);
+    if (value_err < 0) return value_err;
+    const struct asking ask = {.function = on_answer,
+                               .context = handle,
+                               .argument = ud,
+                               .callback = (void (*)(void))function};
+    if (err == FERO_E_NOTOWNER)
+        return ask_other(cache, cache->shard->slot_owner[slot_of_key(key.ptr, key.len)], &message,
+                         &ask);
+    if (!apply(cache, &message, &captured))
+        return error_set(FERO_E_NOMEM, "no memory for a request");
+    on_answer(&ask, captured.frame, captured.bytes);
+    captured_deinit(&captured);
+    return 0;
 }

@@ -4,7 +4,9 @@
  * program holds the others. Of the shard's own memory it knows names only, so a copy that outlives
  * its request, its caller or its node is told so, and reaches nothing else.
  *
- * `state` says whether the request can still be answered.
+ * Any thread may reply. `state` says whether the request can still be answered, and whoever changes
+ * it from OPEN is the one who does: compare and swap, with full order. What else another thread reads
+ * is constant since the handler returned, or is written before `state` or `was_told` is.
  */
 #include "engine/retained.h"
 
@@ -16,6 +18,7 @@
 #include "base/memory.h"
 #include "engine/error.h"
 #include "engine/result.h"
+#include "engine/server.h"
 #include "shard/shard.h"
 
 enum retained_state {
@@ -29,9 +32,10 @@ struct retained {
     uint64_t references; /* of the program, and the shard's while it is not over */
     uint64_t users;      /* of the program alone */
     uint32_t state;      /* enum retained_state */
-    bool was_told;       /* that nobody waits any more: the library has the last word */
+    uint32_t was_told;   /* that nobody waits any more: the library has the last word */
     int32_t error;
-    struct shard *shard;
+    struct shard *shard; /* only compared by other threads: it may be gone */
+    uint32_t index;      /* the shard's */
     struct deferred_name name;
     uint64_t next_offset; /* of the change that the default handler made for it */
     fero_req_fn notify;
@@ -50,8 +54,10 @@ static struct retained *retained_of(fero_req *req)
 static void put_reference(struct retained *retained)
 {
     if (add_u64(&retained->references, (uint64_t)-1) > 1) return;
+    struct server_cache *cache = (struct server_cache *)retained->handling.req.cache;
     if (retained->handling.has_next) captured_deinit(&retained->handling.next);
     memory_put(retained);
+    if (cache != NULL) hosts_unshare(cache->hosts);
 }
 
 /* A deferred_fn. */
@@ -60,12 +66,14 @@ static void notify(void *context, enum deferred_news news, enum reply_error erro
     struct retained *retained = context;
     int32_t event = news == DEFERRED_ROOM ? FERO_REQ_ROOM : FERO_REQ_STOPPED;
     if (news == DEFERRED_OVER) {
-        if (retained->state == RETAINED_OPEN) retained->state = RETAINED_STOPPED;
+        swap_if_u32(&retained->state, RETAINED_OPEN, RETAINED_STOPPED);
         put_reference(retained);
         return;
     }
-    if (news == DEFERRED_STOPPED) retained->error = -(int32_t)error;
-    retained->was_told |= news == DEFERRED_STOPPED;
+    if (news == DEFERRED_STOPPED) {
+        retained->error = -(int32_t)error;
+        store_release_u32(&retained->was_told, 1);
+    }
     if (retained->notify != NULL)
         retained->notify(&retained->handling.req, event, -(int32_t)error, retained->ud);
 }
@@ -136,11 +144,16 @@ fero_req *fero_req_retain(fero_req *req)
                                            .frame_bytes = handling->context->request->frame_bytes};
     int err = deferred_open(handling->context, &holder);
     if (err < 0) {
-        memory_put(retained);
+        retained->handling.req.cache = NULL;
+        retained->references = 1;
+        put_reference(retained);
         cannot_defer(handling, err);
         return NULL;
     }
+    struct server_cache *cache = (struct server_cache *)handling->req.cache;
+    if (cache != NULL) hosts_share(cache->hosts);
     retained->name = handling->context->deferred;
+    retained->index = handling->context->shard->index;
     handling->retained = retained;
     return &retained->handling.req;
 }
@@ -193,7 +206,8 @@ static ALWAYS_INLINE int read_answer(struct deferred_answer *answer, int32_t sta
 /* Why a request cannot be answered any more. */
 static int is_over(const struct retained *retained)
 {
-    if (retained->state == RETAINED_REPLIED) return error_set(FERO_E_INVAL, "replied to before");
+    if (load_acquire_u32(&retained->state) == RETAINED_REPLIED)
+        return error_set(FERO_E_INVAL, "replied to before");
     const char *why = retained->error == FERO_E_TIMEOUT   ? "its caller's time is over"
                       : retained->error == FERO_E_STOPPED ? "its caller stopped it"
                       : retained->error == FERO_E_CLOSED  ? "the runtime stops"
@@ -211,20 +225,42 @@ static int failed(struct retained *retained, int err)
     }
 }
 
-static int reply_retained(struct retained *retained, const struct deferred_answer *answer)
+static int reply_part(struct retained *retained, const struct deferred_answer *answer)
 {
     if (shard_running() != retained->shard)
-        return error_set(FERO_E_INVAL, "a retained request is replied to on its shard's thread");
+        return error_set(FERO_E_INVAL, "fero_reply_part is for the shard's own thread");
     if (retained->state != RETAINED_OPEN) return is_over(retained);
-    /* Before: what it ends may be told so inside of it. */
-    if (!answer->is_part) retained->state = RETAINED_REPLIED;
-    struct deferred_answer with_offset = *answer;
-    bool is_ok = reply_outcome(answer->code) == OUTCOME_OK && !answer->is_part;
-    with_offset.offset = is_ok ? retained->next_offset : 0;
-    int err = deferred_reply(retained->shard, retained->name, &with_offset);
+    int err = deferred_reply(retained->shard, retained->name, answer);
+    return err == 0 ? 0 : failed(retained, err);
+}
+
+static int reply_here(struct retained *retained, const struct deferred_answer *answer)
+{
+    int err = deferred_reply(retained->shard, retained->name, answer);
     if (err == 0) return 0;
-    if (!answer->is_part) retained->state = err == -ENOENT ? RETAINED_STOPPED : RETAINED_OPEN;
+    store_release_u32(&retained->state, err == -ENOENT ? RETAINED_STOPPED : RETAINED_OPEN);
     return failed(retained, err);
+}
+
+/* From another thread: the shard gets it as mail, and may find that nobody waits any more. */
+static int reply_from_afar(struct retained *retained, const struct deferred_answer *answer)
+{
+    const struct server_cache *cache = (const struct server_cache *)retained->handling.req.cache;
+    int err = error_set(FERO_E_INVAL, "the request has no runtime");
+    if (cache != NULL) err = host_answer(cache->hosts, retained->index, retained->name, answer);
+    if (err < 0) store_release_u32(&retained->state, RETAINED_OPEN);
+    return err;
+}
+
+/* The only end: whoever changes the state first. */
+static int reply_retained(struct retained *retained, const struct deferred_answer *answer)
+{
+    struct deferred_answer with_offset = *answer;
+    bool is_ok = reply_outcome(answer->code) == OUTCOME_OK;
+    if (!swap_if_u32(&retained->state, RETAINED_OPEN, RETAINED_REPLIED)) return is_over(retained);
+    with_offset.offset = is_ok ? retained->next_offset : 0;
+    return shard_running() == retained->shard ? reply_here(retained, &with_offset)
+                                              : reply_from_afar(retained, &with_offset);
 }
 
 int fero_reply(fero_req *req, int32_t status, const fero_val *value)
@@ -254,7 +290,7 @@ int fero_reply_part(fero_req *req, const fero_val *value)
     int err = read_answer(&answer, FERO_OK, value, &truth);
     if (err < 0) return err;
     answer.is_part = true;
-    return reply_retained(retained, &answer);
+    return reply_part(retained, &answer);
 }
 
 void fero_req_release(fero_req *req)
@@ -268,8 +304,9 @@ void fero_req_release(fero_req *req)
                                              .bytes = sizeof text - 1};
     /* Where it fails, the request ends with its caller's time. */
     bool is_last = add_u64(&retained->users, (uint64_t)-1) == 1;
-    if (is_last && retained->state == RETAINED_OPEN && !retained->was_told)
-        reply_retained(retained, &declined);
+    bool is_open = load_acquire_u32(&retained->state) == RETAINED_OPEN &&
+                   load_acquire_u32(&retained->was_told) == 0;
+    if (is_last && is_open) reply_retained(retained, &declined);
     put_reference(retained);
 }
 

@@ -20,6 +20,7 @@
 #include "base/assert.h"
 #include "base/buggify.h"
 #include "base/memory.h"
+#include "shard/asks.h"
 #include "shard/bundle.h"
 #include "shard/waiter.h"
 
@@ -161,6 +162,37 @@ bool crossing_try_send(struct caller *caller, struct request *request)
     return true;
 }
 
+bool crossing_try_ask(struct shard *shard, uint32_t to, uint32_t ask, uint8_t type,
+                      const uint8_t *frame, size_t bytes)
+{
+    uint16_t promise = crossing_promise(type, WANT_REPLY);
+    bool is_block = bytes > CROSSING_INLINE_BYTES_MAX;
+    size_t mail_bytes =
+        sizeof(struct mail_request) + (is_block ? sizeof(struct mail_block) : bytes);
+    if (!lane_allows(shard, to, mail_bytes, promise_mail_bytes(promise))) return false;
+    struct mail_block block = {is_block ? memory_take(bytes) : NULL, bytes};
+    if (is_block && block.data == NULL) return false;
+    struct mail *mail = mailbox_try_push(shard->mailbox, to, mail_bytes,
+                                         is_block ? MAIL_REQUEST_BLOCK : MAIL_REQUEST);
+    if (mail == NULL) {
+        memory_put(block.data);
+        return false;
+    }
+    struct mail_request *head = (struct mail_request *)mail;
+    head->mail.small = promise;
+    head->caller = CROSSING_ASKS;
+    head->generation = ask;
+    head->claim = (struct session_claim){0};
+    head->seq = 0;
+    head->deadline_ns = 0;
+    memcpy(is_block ? block.data : (uint8_t *)(head + 1), frame, bytes);
+    if (is_block) *(struct mail_block *)(head + 1) = block;
+    shard->crossing[to].promised_bytes += promise_mail_bytes(promise);
+    shard->handed_over++;
+    count(&shard->counters.crossed_out, 1);
+    return true;
+}
+
 bool crossing_is_quiet(const struct shard *shard)
 {
     return shard->handed_over == 0;
@@ -237,6 +269,7 @@ static void incoming_decode(struct incoming *incoming, struct shard *shard,
     request->caller = head->caller;
     request->generation = head->generation;
     request->promise = head->mail.small;
+    request->is_direct = head->caller == CROSSING_ASKS;
     incoming->claim = &head->claim;
     incoming->block = NULL;
     if (is_keyed(request)) store_prefetch(&request->cache->store, &request->store);
@@ -375,7 +408,10 @@ static void take_reply(struct shard *shard, uint32_t from, const struct mail *ma
     shard->work++;
     if (!(PLANTED("promise_kept") && block != NULL))
         shard->crossing[from].promised_bytes -= promise_mail_bytes(mail->small);
-    crossing_deliver(shard, reply, data, bytes, (size_t)mail->small * PROMISE_UNIT);
+    if (UNLIKELY(reply->caller == CROSSING_ASKS))
+        asks_answer(shard, reply->generation, data, bytes);
+    else
+        crossing_deliver(shard, reply, data, bytes, (size_t)mail->small * PROMISE_UNIT);
     memory_put(block);
 }
 
@@ -409,6 +445,40 @@ static void take_word(struct shard *shard, const struct mail *mail)
     const struct mail_word *told = (const struct mail_word *)mail;
     shard->work++;
     deferred_told(shard, told->name, &told->word);
+}
+
+void mail_answer_write(struct mail *mail, struct deferred_name name,
+                       const struct deferred_answer *answer, uint8_t *block)
+{
+    struct mail_answer *to = (struct mail_answer *)mail;
+    to->mail.small = block != NULL;
+    to->name = name;
+    to->bytes = answer->bytes;
+    to->offset = answer->offset;
+    to->code = answer->code;
+    to->type = (uint8_t)answer->type;
+    if (block != NULL)
+        *(struct mail_block *)(to + 1) = (struct mail_block){block, answer->bytes};
+    else if (answer->bytes > 0)
+        memcpy(to + 1, answer->value, answer->bytes);
+}
+
+static void take_answer(struct shard *shard, const struct mail *mail)
+{
+    const struct mail_answer *from = (const struct mail_answer *)mail;
+    const struct mail_block *block = (const struct mail_block *)(from + 1);
+    const struct deferred_answer answer = {.code = from->code,
+                                           .type = (enum value_type)from->type,
+                                           .value = mail->small != 0 ? (const void *)block->data
+                                                                     : (const void *)(from + 1),
+                                           .bytes = from->bytes,
+                                           .offset = from->offset};
+    shard->work++;
+    /* It may have ended meanwhile. Without memory for it the caller's own time runs out. */
+    if (deferred_reply(shard, from->name, &answer) == -ENOMEM)
+        deferred_fail(shard, from->name, reply_code(OUTCOME_UNKNOWN, ERROR_NO_MEMORY),
+                      "no memory for a reply");
+    if (mail->small != 0) memory_put(block->data);
 }
 
 static size_t adopt_mail_bytes(size_t size)
@@ -449,6 +519,7 @@ void crossing_take(struct shard *shard, uint32_t from)
         case MAIL_LATE:
         case MAIL_LATE_BLOCK: take_late(shard, from, mail); break;
         case MAIL_WORD: take_word(shard, mail); break;
+        case MAIL_ANSWER: take_answer(shard, mail); break;
         case MAIL_ADOPT: {
             const struct mail_adopt *adopt = (const struct mail_adopt *)mail;
             caller_adopt(shard, adopt->fd, (const uint8_t *)(adopt + 1), adopt->bytes);
@@ -477,6 +548,8 @@ static void mail_discard(const struct mail *mail)
         block = (const struct mail_block *)((const struct mail_reply *)mail + 1);
     if (mail->kind == MAIL_LATE_BLOCK)
         block = (const struct mail_block *)((const struct mail_late *)mail + 1);
+    if (mail->kind == MAIL_ANSWER && mail->small != 0)
+        block = (const struct mail_block *)((const struct mail_answer *)mail + 1);
     if (block != NULL) memory_put(block->data);
     if (mail->kind == MAIL_ADOPT) close(((const struct mail_adopt *)mail)->fd);
 }

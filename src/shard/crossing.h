@@ -26,7 +26,8 @@ enum mail_kind {
     MAIL_DEFERRED = 8,    /* instead of a reply; these are in waiter.h */
     MAIL_LATE = 9,        /* struct mail_late, then the frame */
     MAIL_LATE_BLOCK = 10, /* struct mail_late, then struct mail_block */
-    MAIL_WORD = 11
+    MAIL_WORD = 11,
+    MAIL_ANSWER = 12 /* a reply of another thread: struct mail_answer, then the value or a block */
 };
 
 /* Promises are in units of 16 bytes. */
@@ -77,6 +78,15 @@ struct crossing_room crossing_room(struct shard *shard, uint32_t to);
  * memory for that. False: the lane or the caller's outbox has no room, nothing was done.
  */
 MUST_CHECK bool crossing_try_send(struct caller *caller, struct request *request);
+
+/*
+ * A handler's own request, for the default handler: answered by crossing_answered with `ask`. False:
+ * there is no room, nothing was done.
+ */
+MUST_CHECK bool crossing_try_ask(struct shard *shard, uint32_t to, uint32_t ask, uint8_t type,
+                                 const uint8_t *frame, size_t bytes);
+/* What stands for the caller of such a request. */
+#define CROSSING_ASKS UINT32_MAX
 
 /* Whether one more caller that waited for the lane to `to` should try again this turn. */
 bool crossing_may_resume(struct shard *shard, uint32_t to);

@@ -108,6 +108,7 @@ void shard_deinit(struct shard *shard)
     crossing_discard(shard);
     deferreds_deinit(shard);
     waiters_deinit(shard);
+    asks_deinit(&shard->asks);
     timers_deinit(&shard->timers);
     for (uint32_t i = 0; i < shard->callers_fresh; i++)
         if (shard->callers[i].state != CALLER_FREE) caller_release(&shard->callers[i]);

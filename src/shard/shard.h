@@ -14,6 +14,7 @@
 #include "base/timers.h"
 #include "base/trace.h"
 #include "net/io.h"
+#include "shard/asks.h"
 #include "shard/cache.h"
 #include "shard/caller.h"
 #include "shard/counters.h"
@@ -137,6 +138,7 @@ struct shard {
     struct timers timers;
     struct deferreds deferreds;
     struct waiters waiters;
+    struct asks asks;
     updates_fn updates_take; /* the variant for this processor */
     uint32_t handed_over;    /* lanes' requests without a reply yet */
     struct subscription *subscriptions;

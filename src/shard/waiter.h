@@ -69,6 +69,27 @@ struct mail_word {
 };
 _Static_assert(sizeof(struct mail_word) % 8 == 0, "mail is padded to 8");
 
+/* What another thread than the shard's replies to a deferred request. */
+struct mail_answer {
+    struct mail mail; /* `small` is 1 where a block follows */
+    struct deferred_name name;
+    uint64_t bytes; /* of the value */
+    uint64_t offset;
+    uint16_t code;
+    uint8_t type; /* enum value_type */
+    uint8_t reserved[5];
+};
+_Static_assert(sizeof(struct mail_answer) % 8 == 0, "mail is padded to 8");
+
+/* Bytes of the mail for a value of so many bytes. */
+static inline size_t mail_answer_bytes(size_t value_bytes, bool is_block)
+{
+    return sizeof(struct mail_answer) + (is_block ? 16 : (value_bytes + 7) / 8 * 8);
+}
+/* Fills it in; `block` is a copy of the value on the heap where it is a large one, and goes along. */
+void mail_answer_write(struct mail *mail, struct deferred_name name,
+                       const struct deferred_answer *answer, uint8_t *block);
+
 MUST_CHECK int waiters_init(struct shard *shard);
 void waiters_deinit(struct shard *shard);
 

@@ -86,3 +86,68 @@ check "a session expires by itself" prints "expired"
 run "$FERO" get sessions david --seeds "$NODE"
 check "and is gone" fails_with 1 david
 stop_node TERM
+
+# ---- echo --------------------------------------------------------------------------------------
+
+build_example echo
+run "$program" 'good morning'
+check "echo asks the node inside of it" prints 'good morning'
+
+# ---- loaded by fero ----------------------------------------------------------------------------
+
+# Builds a source as a shared object; then `object` is where.
+build_object() # source
+{
+    object=$folder/$(basename "${1%.c}").so
+    # shellcheck disable=SC2086
+    run "$compiler" -shared -fPIC -o "$object" -Iinclude "$1" $sanitize
+    check "${1##*/} builds as a shared object" is_status 0
+}
+
+build_object examples/sessions.c
+export SESSIONS_TTL_MS=3600000
+start_node sessions --handler "$object" --shards 2
+check_sessions 3600000
+req sessions ECHO '' still
+check "ECHO is there, too" prints still
+stop_node TERM
+check "a node with a service stops in order" is_status 0
+
+SESSIONS_TTL_MS=0 run "$FERO" serve sessions --handler "$object" --ports 0
+check "a service that cannot start is named" fails_with 1 "$object" sessions
+
+build_object examples/echo.c
+(cd "$folder" && exec "$FERO" serve demo --handler echo.so --ports 0 --json >ready) &
+NODE_PID=$!
+NODE=
+for ((tries = 0; tries < 300; tries++)); do
+    NODE=$(sed -n 's/.*"address":"\([^"]*\)".*/\1/p' "$folder/ready" 2>/dev/null)
+    [ -z "$NODE" ] || break
+    sleep 0.1
+done
+req demo SAY '' hello
+check "a name without a slash is a file here" prints hello
+kill -TERM "$NODE_PID"
+wait "$NODE_PID"
+
+refused() { run "$FERO" serve demo --ports 0 --handler "$1"; }
+refused "$folder/nosuch.so"
+check "a file that is not there" fails_with 2 nosuch.so "cannot be read" "No such file"
+refused "$folder"
+check "a folder" fails_with 2 "$folder" "cannot be read"
+echo text >"$folder/text.so"
+refused "$folder/text.so"
+check "no shared object" fails_with 2 text.so "no shared object"
+printf '#include <fero.h>\nint nothing;\n' >"$folder/empty.c"
+build_object "$folder/empty.c"
+refused "$object"
+check "no service in it" fails_with 2 empty.so FERO_SERVICE
+printf '#include <fero.h>\nFERO_SERVICE(.name = "old", .abi = 7);\n' >"$folder/old.c"
+sed -i 's/FERO_SERVICE(.*/const fero_service fero_service_v1 = {.abi = 7, .size = 8};/' "$folder/old.c"
+build_object "$folder/old.c"
+refused "$object"
+check "another ABI" fails_with 2 old.so "ABI 7" "ABI 1"
+printf '#include <fero.h>\nint nosuch(void);\nstatic int32_t f(fero_req *r, void *u) { (void)r; (void)u; return nosuch(); }\nFERO_SERVICE(.handler = f);\n' >"$folder/missing.c"
+build_object "$folder/missing.c"
+refused "$object"
+check "a function that nobody has" fails_with 2 missing.so nosuch
