@@ -20,11 +20,19 @@ int errors_init(struct errors *errors, uint32_t max)
     while (capacity < 2 * max) capacity *= 2;
     errors->mask = capacity - 1;
     errors->entries = memory_reserve(bytes_of_table(errors), 0);
-    return errors->entries != NULL ? 0 : -ENOMEM;
+    if (errors->entries == NULL) return -ENOMEM;
+    store_release_u64(&errors->is_ready, 1);
+    return 0;
+}
+
+bool errors_are_ready(const struct errors *errors)
+{
+    return load_acquire_u64(&errors->is_ready) != 0;
 }
 
 void errors_deinit(struct errors *errors)
 {
+    store_release_u64(&errors->is_ready, 0);
     if (errors->entries != NULL) memory_release(errors->entries, bytes_of_table(errors));
     errors->entries = NULL;
 }
@@ -98,6 +106,7 @@ void errors_note_example(struct errors *errors, enum error_kind kind, enum reply
 
 const struct error_entry *errors_find(const struct errors *errors, uint64_t text, uint64_t code)
 {
+    if (!errors_are_ready(errors)) return NULL;
     const struct error_entry *entry = place_of(errors, text, code);
     return load_acquire_u64(&entry->text) != 0 ? entry : NULL;
 }

@@ -42,7 +42,8 @@ struct errors {
     uint32_t mask;  /* entries, a power of two, less one */
     uint32_t count; /* that are used */
     uint32_t max;
-    uint64_t others; /* errors that found no entry */
+    uint64_t others;   /* errors that found no entry */
+    uint64_t is_ready; /* the table is there: a shard that starts may be asked before */
 };
 
 /* Room for `max` distinct errors; 0: none are kept. -ENOMEM. */
@@ -57,6 +58,8 @@ void errors_note(struct errors *errors, enum error_kind kind, enum reply_error c
 void errors_note_example(struct errors *errors, enum error_kind kind, enum reply_error code,
                          const char *text, struct bytes example, uint64_t now_ms);
 
+/* For readers: whether there is a table yet. */
+bool errors_are_ready(const struct errors *errors);
 /* For readers: the entry of a text and code, or NULL. */
 const struct error_entry *errors_find(const struct errors *errors, uint64_t text, uint64_t code);
 

@@ -187,6 +187,7 @@ size_t info_write_errors(const struct shard *shard, char *buffer, size_t bytes)
     put(&text, ",\"errors\":[");
     for (uint32_t i = 0; i < shard->options->shards_count; i++) {
         const struct errors *errors = &shard->peers[i]->errors;
+        if (!errors_are_ready(errors)) continue;
         left_out += load_relaxed_u64(&errors->others);
         for (uint32_t at = 0; at <= errors->mask; at++) {
             const struct error_entry *entry = &errors->entries[at];

@@ -93,6 +93,18 @@ static void those_without_room_are_counted_together(void **unused)
     errors_deinit(&errors);
 }
 
+/* Another shard may be asked while this one starts. */
+static void a_table_that_is_not_there_yet_has_none(void **unused)
+{
+    (void)unused;
+    struct errors errors = {0};
+    assert_false(errors_are_ready(&errors));
+    assert_null(find(&errors, ERROR_OF_REPLY, ERROR_TYPE, key));
+    assert_int_equal(errors_init(&errors, 1), 0);
+    assert_true(errors_are_ready(&errors));
+    errors_deinit(&errors);
+}
+
 static void none_may_be_kept(void **unused)
 {
     (void)unused;
@@ -121,6 +133,7 @@ int main(void)
         cmocka_unit_test(text_code_and_kind_tell_them_apart),
         cmocka_unit_test(the_example_is_that_of_the_first),
         cmocka_unit_test(those_without_room_are_counted_together),
+        cmocka_unit_test(a_table_that_is_not_there_yet_has_none),
         cmocka_unit_test(none_may_be_kept),
         cmocka_unit_test(without_memory_there_is_no_table),
     };
