@@ -51,7 +51,7 @@ struct program {
     void *add_context;
     bool is_killed;
     bool may_end; /* nothing breaks any more: the last requests are to be made */
-    char name[16];
+    char name[24];
     struct actor actor;
 };
 

@@ -19,7 +19,7 @@ struct sim_member {
     struct shard *shard;
     struct sim_io *io;
     struct actor actor;
-    char name[16];
+    char name[24];
 };
 
 struct sim_node {

@@ -17,7 +17,12 @@
 #include "tests/sim/campaign.h"
 #include "tests/sim/plants.h"
 
+/* Processes are dear under a sanitizer, which looks for something else than the checkers do. */
+#ifdef __SANITIZE_ADDRESS__
+#define SEEDS_COUNT 40
+#else
 #define SEEDS_COUNT 250
+#endif
 /* Of the machine's time, for all of them, and for each planted bug. */
 #define SECONDS_MAX 45
 #define PLANT_SECONDS_MAX 60
@@ -50,6 +55,7 @@ static void the_real_code_is_clean(void **unused)
     assert_true(result.resets > 0);
 }
 
+#ifndef __SANITIZE_ADDRESS__
 static void find(const struct plant *plant)
 {
     struct campaign campaign = {.seed_first = 1,
@@ -71,6 +77,7 @@ static void every_planted_bug_is_found(void **unused)
     (void)unused;
     for (size_t i = 0; i < plants_count; i++) find(&plants[i]);
 }
+#endif
 
 static void the_seed_alone_makes_the_world(void **unused)
 {
@@ -92,7 +99,9 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_seed_alone_makes_the_world),
         cmocka_unit_test(the_real_code_is_clean),
+#ifndef __SANITIZE_ADDRESS__
         cmocka_unit_test(every_planted_bug_is_found),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
