@@ -1,7 +1,9 @@
 /*
- * How fast do changes leave a shard? In three ways, one after the other:
+ * How fast do changes leave a shard? In four ways, one after the other:
  *
  *   pulled    a cursor over a shard's log, in batches of pointers, each record read
+ *   queue     a thread of the node's program takes a loaded log from a queue, in batches, and looks
+ *             at each key and value
  *   history   one subscriber over TCP catches up with a loaded log
  *   live      a client updates as fast as it can, and receives its own changes
  *
@@ -24,6 +26,8 @@
 #define RECORD_BYTES 72
 #define KEYS 100000
 #define LIVE_WAIT_MS 10000
+#define QUEUE_CAPACITY 32768
+#define QUEUE_BATCH 1024
 
 struct stream_options {
     int64_t messages;
@@ -31,8 +35,8 @@ struct stream_options {
     bool json;
 };
 
-static const char *const way_names[] = {"pulled", "history", "live"};
-enum way { WAY_PULLED, WAY_HISTORY, WAY_LIVE };
+static const char *const way_names[] = {"pulled", "queue", "history", "live"};
+enum way { WAY_PULLED, WAY_QUEUE, WAY_HISTORY, WAY_LIVE };
 
 static void print_figures(const struct stream_options *options, enum way way, uint64_t changes,
                           uint64_t spent_ns)
@@ -121,6 +125,7 @@ static void on_event(const fero_stream_event *event, void *ud)
 struct pair {
     fero *node;
     fero *client;
+    fero_cache *own; /* the node's */
     fero_cache *cache;
     uint8_t value[MESSAGE_BYTES_MAX];
 };
@@ -133,10 +138,9 @@ static int pair_open(struct pair *pair, const struct stream_options *options)
                                    .history_max_bytes = (int64_t)history_bytes(options)};
     int err = fero_start(&node_opts, &pair->node);
     if (err < 0) return err;
-    fero_cache *unused;
     const char *seeds[] = {fero_address(pair->node), NULL};
     fero_runtime_opts client_opts = {.size = sizeof client_opts, .client = 1, .seeds = seeds};
-    if ((err = fero_open(pair->node, "demo", NULL, &unused)) < 0) return err;
+    if ((err = fero_open(pair->node, "demo", NULL, &pair->own)) < 0) return err;
     if ((err = fero_start(&client_opts, &pair->client)) < 0) return err;
     return fero_open(pair->client, "demo", NULL, &pair->cache);
 }
@@ -191,6 +195,46 @@ static int subscribe(struct pair *pair, struct subscriber *subscriber, int32_t f
     return fero_subscribe(pair->cache, &opts, stream);
 }
 
+/* Takes from the queue until the feed has ended. */
+static int take_all(fero_queue *queue, struct subscriber *subscriber, uint64_t *sum)
+{
+    static fero_event events[QUEUE_BATCH];
+    while (!subscriber->is_live) {
+        int64_t taken = fero_queue_take(queue, events, QUEUE_BATCH, LIVE_WAIT_MS);
+        if (taken <= 0) return taken < 0 ? (int)taken : FERO_E_TIMEOUT;
+        for (int64_t i = 0; i < taken; i++) {
+            const fero_event *event = &events[i];
+            if (event->kind == FERO_EVENT_CHANGE) {
+                const uint8_t *value = event->change.value.s.ptr;
+                *sum += *(const uint8_t *)event->change.key.ptr + *value;
+                subscriber->changes++;
+            } else if (event->stream.type == FERO_STREAM_ENDED) {
+                subscriber->is_live = true;
+            }
+        }
+        fero_queue_give(queue, events, (size_t)taken);
+    }
+    return 0;
+}
+
+static int drain(struct pair *pair, const struct stream_options *options)
+{
+    struct subscriber subscriber = {0};
+    fero_queue *queue = NULL;
+    fero_stream_opts opts = {.size = sizeof opts, .from = FERO_FROM_START, .until_live = 1};
+    uint64_t sum = 0;
+    int err = fero_queue_open(pair->node, QUEUE_CAPACITY, &queue);
+    uint64_t before_ns = clock_now_ns();
+    if (err == 0) err = fero_queue_feed(queue, pair->own, &opts);
+    if (err == 0) err = take_all(queue, &subscriber, &sum);
+    uint64_t spent_ns = clock_now_ns() - before_ns;
+    fero_queue_close(queue);
+    if (err < 0) return err;
+    ASSERT(subscriber.changes == (uint64_t)options->messages && sum > subscriber.changes);
+    print_figures(options, WAY_QUEUE, subscriber.changes, spent_ns);
+    return 0;
+}
+
 static int catch_up(struct pair *pair, const struct stream_options *options)
 {
     struct subscriber subscriber = {0};
@@ -233,6 +277,7 @@ static int run_tcp(const struct command *command, const struct stream_options *o
     ASSERT(pair != NULL);
     int err = pair_open(pair, options);
     if (err == 0) err = feed(pair, options, NULL);
+    if (err == 0) err = drain(pair, options);
     if (err == 0) err = catch_up(pair, options);
     if (err == 0) err = follow(pair, options);
     if (err < 0) complain(command, "%s", fero_errmsg());
@@ -257,7 +302,8 @@ static const struct command command_stream = {
     .arguments = "",
     .summary = "how fast changes reach a subscriber",
     .details =
-        "Pulled in batches from a log in this thread; over TCP, catching up with a history; and\n"
+        "Pulled in batches from a log in this thread; taken from a queue by a thread of the\n"
+        "node's own program; over TCP, catching up with a history; and\n"
         "over TCP, live, beside the updates of the same client. One shard.",
     .options = stream_specs,
     .options_count = ARRAY_COUNT(stream_specs),

@@ -639,49 +639,6 @@ FERO_API void fero_counts_get(const fero_cache *cache, fero_counts *counts);
 /* Shards of the node that this client is connected to, with a link each; 0 for a server's cache. */
 FERO_API int fero_shards(const fero_cache *cache);
 
-/* ------------------------------------------------------------------------------- pull queues */
-
-/*
- * For programs that want no callbacks: answers are taken from a queue, in batches, by the thread that
- * opened it. A queue has room for `capacity` answers, from when a request is made to when its event is
- * given back, and never grows: a request that finds no room gets FERO_E_AGAIN, and fero_on_drain tells
- * of room.
- */
-#define FERO_EVENT_RESULT 1 /* a request with this queue has ended */
-
-typedef struct fero_event {
-    int32_t kind; /* FERO_EVENT_... */
-    int32_t reserved;
-    void *ud;           /* of the request's fero_wopts */
-    fero_result result; /* its value lives until the event is given back */
-    void *owner;        /* the library's */
-} fero_event;
-
-/*
- * Opens one of 1 to 16,777,216 answers, for requests of a client or of this thread of a server. What
- * it takes is a hundred bytes for each, and a copy of the value.
- *
- *   FERO_E_NOMEM, FERO_E_CLOSED  as fero_thread_register.
- */
-FERO_API int fero_queue_open(fero *rt, size_t capacity, fero_queue **out) FERO_NODISCARD;
-/* A descriptor to poll: readable when something is to be taken, now and then for nothing. It is that
-   of fero_fd. */
-FERO_API int fero_queue_fd(fero_queue *queue);
-/*
- * Takes up to `count` events, in the order in which the requests ended; if there are none, runs, as
- * fero_run does, up to `timeout_ms` until there is one. Returns how many; 0 when the time is over.
- *
- *   FERO_E_CLOSED  the queue is empty, and its runtime has stopped or its thread has unregistered.
- *   FERO_E_INVAL   called by a callback, where there are none.
- */
-FERO_API int64_t fero_queue_take(fero_queue *queue, fero_event *events, size_t count,
-                                 int64_t timeout_ms);
-/* Gives events back, in any order and each once: their values are no longer good. */
-FERO_API void fero_queue_give(fero_queue *queue, const fero_event *events, size_t count);
-/* Closes it: events that were not given back are no longer good, answers to come are dropped. NULL is
-   allowed. Also after fero_stop; a thread that ends closes its own. */
-FERO_API void fero_queue_close(fero_queue *queue);
-
 /* --------------------------------------------------------------------- streams of changes */
 
 typedef struct fero_stream fero_stream; /* fero_subscribe to fero_stream_free */
@@ -800,6 +757,70 @@ typedef struct fero_service {
     FERO_API extern const fero_service fero_service_v1;                                            \
     const fero_service fero_service_v1 = {                                                         \
         .abi = FERO_SERVICE_ABI, .size = sizeof(fero_service), __VA_ARGS__}
+
+/* ------------------------------------------------------------------------------- pull queues */
+
+/*
+ * For programs that want no callbacks: answers and changes are taken from a queue, in batches, by the
+ * thread that opened it. A queue has room for `capacity` events, from when a request is made (or a
+ * shard sends a change) to when its event is given back, and never grows: a request that finds no room
+ * gets FERO_E_AGAIN, and fero_on_drain tells of room; a feed waits.
+ */
+#define FERO_EVENT_RESULT 1 /* a request with this queue has ended: .result */
+#define FERO_EVENT_CHANGE 2 /* of a feed: .change */
+#define FERO_EVENT_STREAM 3 /* what happened between two changes of a feed: .stream */
+
+/* What its pointers lead to lives until the event is given back, its queue is closed, or (changes) its
+   runtime stops. */
+typedef struct fero_event {
+    int32_t kind; /* FERO_EVENT_... */
+    int32_t reserved;
+    void *ud;    /* of the request's fero_wopts, or the feed's fero_stream_opts */
+    void *owner; /* the library's */
+    union {
+        fero_result result;
+        fero_change change;
+        fero_stream_event stream;
+    };
+} fero_event;
+
+/*
+ * Opens one of 1 to 16,777,216 events, for requests of a client or of this thread of a server. What
+ * it takes is a hundred bytes for each answer, and a copy of its value.
+ *
+ *   FERO_E_NOMEM, FERO_E_CLOSED  as fero_thread_register.
+ */
+FERO_API int fero_queue_open(fero *rt, size_t capacity, fero_queue **out) FERO_NODISCARD;
+/* A descriptor to poll: readable when something is to be taken, now and then for nothing. It is that
+   of fero_fd. */
+FERO_API int fero_queue_fd(fero_queue *queue);
+/*
+ * Threads of a server: the changes of a cache come into the queue, from all shards that have such keys,
+ * as fero_subscribe describes them; without a link, nothing is lost and resumed. They are not copied: keys
+ * and values lie in the log's memory, which is lent until the event is given back. The feed takes half of
+ * the room that the queue has, and sends nothing more while all of that is taken and not given back: who
+ * is too slow is told of a gap, and gets a snapshot. It ends with its queue. Of `opts`, which may be NULL,
+ * `change`, `event` and `credit_bytes` must be 0.
+ *
+ *   FERO_E_AGAIN        the queue or the lanes (lane_bytes) have too little room for a feed.
+ *   FERO_E_UNSUPPORTED  a client's cache.
+ *   FERO_E_INVAL, FERO_E_TOOBIG, FERO_E_NOMEM, FERO_E_CLOSED  as fero_subscribe; 64 feeds a thread.
+ */
+FERO_API int fero_queue_feed(fero_queue *queue, fero_cache *cache, const fero_stream_opts *opts);
+/*
+ * Takes up to `count` events, in the order in which they came; if there are none, runs, as
+ * fero_run does, up to `timeout_ms` until there is one. Returns how many; 0 when the time is over.
+ *
+ *   FERO_E_CLOSED  the queue is empty, and its runtime has stopped or its thread has unregistered.
+ *   FERO_E_INVAL   called by a callback, where there are none.
+ */
+FERO_API int64_t fero_queue_take(fero_queue *queue, fero_event *events, size_t count,
+                                 int64_t timeout_ms);
+/* Gives events back, in any order and each once: what they point to is no longer good. */
+FERO_API void fero_queue_give(fero_queue *queue, const fero_event *events, size_t count);
+/* Closes it: events that were not given back are no longer good, answers to come are dropped. NULL is
+   allowed. Also after fero_stop; a thread that ends closes its own. */
+FERO_API void fero_queue_close(fero_queue *queue);
 
 /* ----------------------------------------------------------------------------------- sugar */
 

@@ -190,6 +190,7 @@ static void leave(struct host *host, bool calls_back)
     struct hosts *hosts = host->hosts;
     struct host **link = &first_here;
     tell_of_leaving(host);
+    feedings_close(host, NULL);
     host->is_leaving = true;
     host->is_in_turn = true;
     end_late(host, TIME_NEVER, FERO_E_CLOSED, calls_back);
@@ -483,7 +484,12 @@ static void take_mail(struct host *host, uint32_t shard)
         case MAIL_BUNDLE:
         case MAIL_BUNDLE_REPLIES:
         case MAIL_WORD:
-        case MAIL_ANSWER: ASSERT(false); break;
+        case MAIL_ANSWER:
+        case MAIL_FEED_OPEN:
+        case MAIL_FEED_WORD: ASSERT(false); break;
+        case MAIL_FEED_BATCH:
+            feeding_arrive(host, shard, (const struct mail_feed_batch *)mail);
+            break;
         }
         lane_pop(&lanes->out);
     }

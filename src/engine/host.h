@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/attr.h"
+#include "engine/feeding.h"
 #include "engine/message.h"
 #include "engine/ops.h"
 #include "shard/port.h"
@@ -60,6 +61,7 @@ struct host {
     uint64_t due_ns; /* no deadline is before it */
     uint64_t spin_ns;
     fero_queue *queues;
+    struct feedings feedings;
     fero_drain_fn drain;
     void *drain_ud;
 };

@@ -17,6 +17,7 @@
 #include "base/memory.h"
 #include "engine/client.h"
 #include "engine/error.h"
+#include "engine/feeding.h"
 #include "engine/host.h"
 #include "engine/message.h"
 #include "engine/runtime.h"
@@ -26,6 +27,7 @@
 
 /* From a request to when the program gives its event back. */
 struct place {
+    struct pull_item item;
     fero_queue *queue;
     void *ud; /* the program's */
     fero_result result;
@@ -43,25 +45,74 @@ struct fero_queue {
     size_t capacity;
     size_t fresh;
     size_t in_use;
-    size_t ready;
+    size_t reserved; /* for feeds */
+    struct feeding *feeds;
     struct place *free;
-    struct place *first; /* of those that are ready, in the order in which they came */
-    struct place *last;
+    struct pull_item *first; /* of what is ready, in the order in which it came; NULL: nothing */
+    struct pull_item *last;
     bool was_full;  /* somebody was told so */
     bool is_closed; /* by the program, while requests are on their way */
 };
+
+/* ------------------------------------------------------------------------------- what is ready */
+
+struct pull_owner pull_owner_of(const fero_queue *queue)
+{
+    return queue->owner;
+}
+
+size_t pull_room(const fero_queue *queue)
+{
+    return queue->capacity - queue->in_use - queue->reserved;
+}
+
+void pull_reserve(fero_queue *queue, int64_t events)
+{
+    queue->reserved += (size_t)events;
+    ASSERT(queue->in_use + queue->reserved <= queue->capacity);
+}
+
+struct feeding **pull_feeds(fero_queue *queue)
+{
+    return &queue->feeds;
+}
+
+void pull_push(fero_queue *queue, struct pull_item *item)
+{
+    item->next = NULL;
+    if (queue->first == NULL)
+        queue->first = item;
+    else
+        queue->last->next = item;
+    queue->last = item;
+}
+
+void pull_drop(fero_queue *queue, const void *begin, const void *end)
+{
+    struct pull_item **link = &queue->first;
+    queue->last = NULL;
+    while (*link != NULL) {
+        bool goes = (const void *)*link >= begin && (const void *)*link < end;
+        if (goes) {
+            *link = (*link)->next;
+            continue;
+        }
+        queue->last = *link;
+        link = &(*link)->next;
+    }
+}
 
 /* ------------------------------------------------------------------------------------- places */
 
 static struct place *place_take(fero_queue *queue)
 {
     struct place *place = queue->free;
+    if (pull_room(queue) == 0) return NULL;
     if (place != NULL)
         queue->free = place->next;
     else if (queue->fresh < queue->capacity)
         place = &queue->places[queue->fresh++];
-    else
-        return NULL;
+    if (place == NULL) return NULL;
     queue->in_use++;
     *place = (struct place){.queue = queue};
     return place;
@@ -80,6 +131,7 @@ static void place_put(struct place *place)
 static void queue_free(fero_queue *queue)
 {
     for (size_t i = 0; i < queue->fresh; i++) memory_put(queue->places[i].value);
+    feedings_free(queue->feeds);
     memory_release(queue->places, queue->capacity * sizeof *queue->places);
     memory_put(queue);
 }
@@ -120,11 +172,7 @@ static void arrive(const fero_result *result, void *ud)
     place->result = *result;
     place->is_here = true;
     copy_value(place);
-    if (queue->ready++ == 0)
-        queue->first = place;
-    else
-        queue->last->next = place;
-    queue->last = place;
+    pull_push(queue, &place->item);
 }
 
 /* ----------------------------------------------------------------------------------- requests */
@@ -155,7 +203,7 @@ void pull_cancel(const struct wish *wish)
 
 bool pulls_are_ready(const fero_queue *queues)
 {
-    while (queues != NULL && queues->ready == 0) queues = queues->next;
+    while (queues != NULL && queues->first == NULL) queues = queues->next;
     return queues != NULL;
 }
 
@@ -236,31 +284,53 @@ static int fill(fero_queue *queue, int64_t timeout_ms)
                               ? -1
                               : (int64_t)((until_ns - now_ns + NS_PER_MS - 1) / NS_PER_MS);
         int err = fero_run(queue->rt, left_ms);
-        if (err < 0 && queue->ready == 0) return err;
-        if (err < 0 || queue->ready > 0) return 0;
+        if (err < 0 && queue->first == NULL) return err;
+        if (err < 0 || queue->first != NULL) return 0;
         now_ns = clock_now_ns();
         if (now_ns >= until_ns) return 0;
     }
+}
+
+static void write_result(fero_event *event, struct place *place)
+{
+    event->kind = FERO_EVENT_RESULT;
+    event->ud = place->ud;
+    event->result = place->result;
+    event->owner = &place->item;
+}
+
+/* Of batches that were given back. */
+static void tell_shards(fero_queue *queue)
+{
+    struct host *host = queue->owner.host;
+    if (host->port.dirty == 0 && !feedings_owe(host)) return;
+    if (host_enter(host) < 0) return;
+    feedings_retry(host);
+    host_publish(host);
+    host_exit(host);
 }
 
 int64_t fero_queue_take(fero_queue *queue, fero_event *events, size_t count, int64_t timeout_ms)
 {
     if (queue == NULL || (events == NULL && count > 0))
         return error_set(FERO_E_INVAL, "fero_queue_take needs a queue and a place for events");
-    if (queue->ready == 0 && queue->rt == NULL) return has_left();
-    if (queue->ready == 0 && count > 0) {
+    if (queue->first == NULL && queue->rt == NULL) return has_left();
+    if (queue->owner.host != NULL) tell_shards(queue);
+    if (queue->first == NULL && count > 0) {
         int err = fill(queue, timeout_ms);
         if (err < 0) return err;
     }
     size_t taken = 0;
-    for (; taken < count && queue->ready > 0; taken++) {
-        struct place *place = queue->first;
-        queue->first = place->next;
-        queue->ready--;
-        events[taken] = (fero_event){
-            .kind = FERO_EVENT_RESULT, .ud = place->ud, .result = place->result, .owner = place};
+    while (taken < count && queue->first != NULL) {
+        struct pull_item *item = queue->first;
+        bool is_empty = true;
+        if (item->is_batch)
+            taken += feeding_take(item, events + taken, count - taken, &is_empty);
+        else
+            write_result(&events[taken++], (struct place *)item);
+        if (is_empty) queue->first = item->next;
     }
-    if (queue->ready > 0) ring(queue);
+    if (queue->first != NULL) ring(queue);
     return (int64_t)taken;
 }
 
@@ -268,10 +338,14 @@ void fero_queue_give(fero_queue *queue, const fero_event *events, size_t count)
 {
     if (queue == NULL) return;
     for (size_t i = 0; i < count; i++) {
-        struct place *place = events[i].owner;
-        ASSERT(place != NULL && place->queue == queue);
-        place_put(place);
+        struct pull_item *item = events[i].owner;
+        ASSERT(item != NULL);
+        if (item->is_batch)
+            feeding_give(item);
+        else
+            place_put((struct place *)item);
     }
+    if (queue->owner.host != NULL) tell_shards(queue);
     if (!queue->was_full || count == 0) return;
     queue->was_full = false;
     if (queue->owner.client != NULL) client_has_room(queue->owner.client);
@@ -283,10 +357,11 @@ void fero_queue_close(fero_queue *queue)
 {
     if (queue == NULL) return;
     ASSERT(!queue->is_closed);
+    if (queue->owner.host != NULL) feedings_close(queue->owner.host, queue);
     /* What was not taken or given back goes, too. Requests on their way still need their places. */
     for (size_t i = 0; i < queue->fresh; i++)
         if (queue->places[i].is_here) place_put(&queue->places[i]);
-    queue->ready = 0;
+    queue->first = NULL;
     queue->is_closed = true;
     if (queue->in_use == 0) end(queue);
 }

@@ -21,6 +21,23 @@ struct pull_owner {
     struct host *host;
 };
 
+/* What is ready to be taken. */
+struct pull_item {
+    struct pull_item *next;
+    bool is_batch; /* of a feed (feeding.c); else the answer of a request */
+};
+
+struct pull_owner pull_owner_of(const fero_queue *queue);
+/* Events that may still come, beside those that feeds have reserved. */
+size_t pull_room(const fero_queue *queue);
+void pull_reserve(fero_queue *queue, int64_t events);
+/* All that were ever begun. */
+struct feeding **pull_feeds(fero_queue *queue);
+/* Something is ready. */
+void pull_push(fero_queue *queue, struct pull_item *item);
+/* Whatever of the memory from `begin` to `end` is ready is not any more. */
+void pull_drop(fero_queue *queue, const void *begin, const void *end);
+
 /* Takes a place in the wish's queue for the answer. FERO_E_AGAIN: the queue is full. */
 MUST_CHECK int pull_begin(struct pull_owner owner, struct wish *wish);
 /* The request was refused. */

@@ -259,7 +259,7 @@ static bool is_known_type(uint8_t type)
     return type >= FRAME_UPDATE && type < FRAME_GET + 2 && type != FRAME_GET;
 }
 
-static bool read_change(fero_change *to, const struct change *record)
+bool stream_read_change(fero_change *to, const struct change *record)
 {
     to->type = type_of(record->type);
     to->key = (fero_slice){change_key(record), record->key_len};
@@ -291,7 +291,7 @@ static int show(struct fero_stream *stream, uint32_t shard, const struct frame_c
         size_t padded = change_checked_bytes(at, left);
         if (padded == 0) return broken(wrong, "record of a change", left, CHANGE_BYTES);
         const struct change *record = (const struct change *)(const void *)at;
-        if (!read_change(&change, record))
+        if (!stream_read_change(&change, record))
             return broken(wrong, "type of a change", record->type, FRAME_UPDATE);
         if (stream->client != NULL && stream->opts.change != NULL)
             stream->opts.change(&change, stream->opts.ud);
@@ -413,12 +413,19 @@ void streams_end(struct client *client, const struct client_cache *cache)
     }
 }
 
-static int check(const struct client *client, const fero_stream_opts *opts)
+int stream_check_opts(const fero_stream_opts *opts)
 {
     if (opts->from < FERO_FROM_START || opts->from > FERO_FROM_SNAPSHOT)
         return error_set(FERO_E_INVAL, "from is %d, but must be from 0 to 4", opts->from);
     if (opts->match != FERO_MATCH_PATH && opts->match != FERO_MATCH_PREFIX)
         return error_set(FERO_E_INVAL, "match is %d, but must be 0 or 1", opts->match);
+    return 0;
+}
+
+static int check(const struct client *client, const fero_stream_opts *opts)
+{
+    int err = stream_check_opts(opts);
+    if (err < 0) return err;
     if (opts->prefix.len > client->key_bytes_max)
         return error_set(FERO_E_TOOBIG, "a prefix of %zu bytes is over the node's limit of %u",
                          opts->prefix.len, client->key_bytes_max);

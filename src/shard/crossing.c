@@ -22,6 +22,7 @@
 #include "base/memory.h"
 #include "shard/asks.h"
 #include "shard/bundle.h"
+#include "shard/feed.h"
 #include "shard/waiter.h"
 
 struct mail_adopt {
@@ -520,6 +521,11 @@ void crossing_take(struct shard *shard, uint32_t from)
         case MAIL_LATE_BLOCK: take_late(shard, from, mail); break;
         case MAIL_WORD: take_word(shard, mail); break;
         case MAIL_ANSWER: take_answer(shard, mail); break;
+        case MAIL_FEED_OPEN: feed_open(shard, from, (const struct mail_feed_open *)mail); break;
+        case MAIL_FEED_WORD:
+            feed_take_word(shard, from, (const struct mail_feed_word *)mail);
+            break;
+        case MAIL_FEED_BATCH: ASSERT(false); break;
         case MAIL_ADOPT: {
             const struct mail_adopt *adopt = (const struct mail_adopt *)mail;
             caller_adopt(shard, adopt->fd, (const uint8_t *)(adopt + 1), adopt->bytes);

@@ -27,7 +27,10 @@ enum mail_kind {
     MAIL_LATE = 9,        /* struct mail_late, then the frame */
     MAIL_LATE_BLOCK = 10, /* struct mail_late, then struct mail_block */
     MAIL_WORD = 11,
-    MAIL_ANSWER = 12 /* a reply of another thread: struct mail_answer, then the value or a block */
+    MAIL_ANSWER = 12, /* a reply of another thread: struct mail_answer, then the value or a block */
+    MAIL_FEED_OPEN = 13, /* these are in feed.h */
+    MAIL_FEED_WORD = 14,
+    MAIL_FEED_BATCH = 15
 };
 
 /* Promises are in units of 16 bytes. */

@@ -26,6 +26,7 @@
 #include "base/memory.h"
 #include "ring/slot.h"
 #include "shard/crossing.h"
+#include "shard/feed.h"
 #include "shard/subscription.h"
 
 #define SPIN_NS_MIN (5 * NS_PER_US)
@@ -112,6 +113,7 @@ void shard_deinit(struct shard *shard)
     timers_deinit(&shard->timers);
     for (uint32_t i = 0; i < shard->callers_fresh; i++)
         if (shard->callers[i].state != CALLER_FREE) caller_release(&shard->callers[i]);
+    feeds_end(shard);
     for (uint32_t i = 0; i < shard->caches_count; i++) {
         store_deinit(&shard->caches[i]->store);
         memory_put(shard->caches[i]);
@@ -425,6 +427,7 @@ bool shard_turn_within(struct shard *shard, uint64_t wait_ns_max)
     callers_expire(shard);
     seal_logs(shard);           /* 4 */
     subscriptions_serve(shard); /* 5 */
+    feeds_serve(shard);
     callers_flush(shard);
     wake_sleepers(shard, mailbox_publish(shard->mailbox)); /* 6 */
     callers_unblock(shard);                                /* 7 */
