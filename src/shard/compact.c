@@ -649,7 +649,7 @@ int compaction_finish(struct store *store)
             source_finish(compaction, store);
         else if (compaction->source_at == compaction->batch_end)
             step_into_batch(compaction, store);
-        else if (step_record(compaction, store) < 0)
+        else if (step_group(compaction, store, UINT32_MAX) < 0)
             return -ENOMEM;
     }
     return 0;
