@@ -15,13 +15,13 @@ struct handler {
     fero_handler_fn function;
     void *ud;
     fero_cache *cache;
-    const char *name;
+    fero_slice name; /* none: it sees what no verb matches */
 };
 
 /* The verb's name where the request came to the handler of everything. */
 static fero_slice verb_name(const struct handler *handler, const struct request *request)
 {
-    if (handler->name != NULL) return fero_str(handler->name);
+    if (handler->name.ptr != NULL) return handler->name;
     if (request->frame_type == FRAME_UPDATE) return fero_str("UPDATE");
     if (request->frame_type == FRAME_REMOVE) return fero_str("REMOVE");
     return (fero_slice){request->verb.data, request->verb.size};
@@ -50,7 +50,7 @@ static int verb_make(struct cache_verb *verb, const char *name, fero_handler_fn 
     if (handler == NULL) return -ENOMEM;
     *verb = (struct cache_verb){.function = call, .context = handler};
     if (name != NULL && (verb->name = copy_text(name)) == NULL) return -ENOMEM;
-    *handler = (struct handler){function, ud, cache, verb->name};
+    *handler = (struct handler){function, ud, cache, fero_str(verb->name)};
     return 0;
 }
 
