@@ -135,8 +135,8 @@ VERSION := $(or $(shell sed -n 's/^.define FERO_VERSION "\([^"]*\)".*/\1/p' incl
 
 # ---- targets -----------------------------------------------------------------------------------
 
-.PHONY: all run test check asan tsan fuzz hostile sim bench lint format clean install uninstall \
-    manual help deps deps-test library tests fuzz-programs fuzz-campaign stress-programs clang print-flags
+.PHONY: all run test check asan tsan fuzz hostile sim bench campaign-idle lint format clean install \
+    uninstall manual help deps deps-test library tests fuzz-programs fuzz-campaign stress-programs clang print-flags
 
 all: library $(FERO) ## Build build/fero and the libraries (the default)
 
@@ -174,6 +174,9 @@ sim: $(BUILD)/fero-sim ## Run random worlds in the simulator: make sim SEEDS=100
 
 bench: all ## Run the benchmarks: make bench ARGS=latency (all by default)
 	$(Q)exec $(BUILD)/fero bench $(or $(ARGS),all)
+
+campaign-idle: all tests ## Open 100,000 idle connections and measure what each takes
+	$(Q)FERO=$(CURDIR)/$(BUILD)/fero tests/campaign/idle.sh
 
 lint: deps-test ## Check layers, banned calls, headers, format, and run the analyzers
 	$(Q)tests/lint/run $(ONLY)

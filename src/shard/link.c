@@ -10,7 +10,8 @@
 #include "base/secret.h"
 #include "wire/frame.h"
 
-#define BUFFER_BYTES_MIN ((size_t)4096)
+/* Enough for a greeting: most of very many links say little more. */
+#define BUFFER_BYTES_MIN ((size_t)512)
 /* An idle link keeps buffers up to this. */
 #define BUFFER_BYTES_KEPT (64 * KIB)
 
@@ -201,7 +202,10 @@ void link_trim(struct link *link)
     bool is_idle = link->written_bytes == link->trimmed_bytes && !link->sending;
     link->trimmed_bytes = link->written_bytes;
     if (!is_idle) return;
-    (void)link_shrink(link);
+    /* The small ones, too: of very many idle links they are most of the memory. */
+    if (link->out[0].bytes == 0) buffer_free(link, &link->out[0]);
+    if (link->out[1].bytes == 0) buffer_free(link, &link->out[1]);
+    if (link->partial.bytes == 0) buffer_free(link, &link->partial);
 }
 
 /* Gives the kernel what is left of the buffer that is on its way, or the next frame of it. */

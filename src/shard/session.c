@@ -8,7 +8,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 
-#define ENTRIES_FIRST 256
+#define ENTRIES_FIRST 64
 #define SESSION_BYTES_MIN (sizeof(struct session) + ENTRIES_FIRST * sizeof(struct session_entry))
 /*
  * How far numbers go between two sweeps. A run of plain updates may go 2^31 further before anybody

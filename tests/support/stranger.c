@@ -17,14 +17,25 @@
 
 int stranger_connect(struct stranger *peer, const char *address_text)
 {
+    return stranger_connect_from(peer, NULL, address_text);
+}
+
+int stranger_connect_from(struct stranger *peer, const char *source_text, const char *address_text)
+{
     struct address address;
+    struct address source;
     const int on = 1;
     *peer = (struct stranger){.fd = -1};
     int err = address_parse(&address, address_text, 0);
+    if (err == 0 && source_text != NULL) err = address_parse(&source, source_text, 0);
     if (err < 0) return err;
     int fd = socket(address.any.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0) return -errno;
-    if (connect(fd, &address.any, address_bytes(&address)) < 0 ||
+    /* The port is chosen when it connects: one of another receiver may be taken again. */
+    bool is_bound = source_text == NULL ||
+                    (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on) == 0 &&
+                     bind(fd, &source.any, address_bytes(&source)) == 0);
+    if (!is_bound || connect(fd, &address.any, address_bytes(&address)) < 0 ||
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0) {
         err = -errno;
         close(fd);
@@ -46,8 +57,14 @@ void stranger_close(struct stranger *peer, bool resets)
 
 bool stranger_open(struct stranger *peer, const char *address, const char *cache, uint64_t session)
 {
+    return stranger_open_from(peer, NULL, address, cache, session);
+}
+
+bool stranger_open_from(struct stranger *peer, const char *source, const char *address,
+                        const char *cache, uint64_t session)
+{
     const uint8_t *frame;
-    if (stranger_connect(peer, address) < 0) return false;
+    if (stranger_connect_from(peer, source, address) < 0) return false;
     stranger_put_hello(peer, session, HELLO_SHARD_ANY);
     stranger_put_open(peer, cache);
     if (!stranger_flush(peer)) return false;

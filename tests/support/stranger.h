@@ -43,9 +43,14 @@ enum stranger_got { STRANGER_FRAME, STRANGER_OVER, STRANGER_SILENCE, STRANGER_BR
 
 /* "127.0.0.1:7700"; 0 or a negative errno. */
 MUST_CHECK int stranger_connect(struct stranger *peer, const char *address);
+/* Likewise from an address of this machine's, "127.0.0.2"; NULL: any. */
+MUST_CHECK int stranger_connect_from(struct stranger *peer, const char *source,
+                                     const char *address);
 /* Connects, sends HELLO (any shard) and OPEN, and waits for both answers; false: it did not work. */
 MUST_CHECK bool stranger_open(struct stranger *peer, const char *address, const char *cache,
                               uint64_t session);
+MUST_CHECK bool stranger_open_from(struct stranger *peer, const char *source, const char *address,
+                                   const char *cache, uint64_t session);
 /* Closes the socket, with a reset instead of an orderly end if `resets`. */
 void stranger_close(struct stranger *peer, bool resets);
 

@@ -209,7 +209,7 @@ static void a_session_without_room_is_refused(void **unused)
 {
     (void)unused;
     struct shard_options options = node_options(1);
-    options.sessions_bytes_max = 5000;
+    options.sessions_bytes_max = 1500; /* two of them */
     open_with(&options);
     struct peer first = peer_greeted(&node, 0, 1, 1);
     struct peer second = peer_greeted(&node, 0, 2, 1);

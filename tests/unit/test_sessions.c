@@ -16,7 +16,7 @@
 
 #define SEED 4711
 /* Of a session as it begins. */
-#define ENTRIES_FIRST 256
+#define ENTRIES_FIRST 64
 #define SESSION_BYTES (sizeof(struct session) + ENTRIES_FIRST * sizeof(struct session_entry))
 
 static struct sessions sessions_of(size_t bytes_max)

@@ -456,7 +456,7 @@ static void what_its_owner_forgot_is_not_applied_twice(void **unused)
 {
     (void)unused;
     struct shard_options options = node_options(2);
-    options.sessions_bytes_max = 6 * KIB;
+    options.sessions_bytes_max = 1700; /* two of them */
     open_two(&options);
     peer_ask(&peer, ask_update(1, far_key, "first"));
     node_settle(&node);
