@@ -13,6 +13,7 @@ int bench_speed_main(int argc, char **argv);
 int bench_latency_main(int argc, char **argv);
 int bench_crossing_main(int argc, char **argv);
 int bench_read_main(int argc, char **argv);
+int bench_connections_main(int argc, char **argv);
 int bench_limit_main(int argc, char **argv);
 int bench_lane_main(int argc, char **argv);
 int bench_table_main(int argc, char **argv);

@@ -30,6 +30,8 @@ static const struct bench benches[] = {
     {"latency", "how long one request takes", bench_latency_main},
     {"crossing", "what a request costs that another shard owns", bench_crossing_main},
     {"read", "values read in the node's own process, while a shard works", bench_read_main},
+    {"connections", "what many connections cost, with io_uring and with epoll",
+     bench_connections_main},
     {"limit", "a bare socket loop: what this machine could do", bench_limit_main},
     {"lane", "which queue between two shards is faster", bench_lane_main},
     {"table", "the hash table alone", bench_table_main},
@@ -45,7 +47,7 @@ static void print_help(FILE *to)
     fprintf(to, "fero bench: measure speed and latency, beside the limit of the machine\n\n"
                 "Usage: fero bench BENCH [options]\n\nBenches:\n");
     for (size_t i = 0; i < BENCHES_COUNT; i++)
-        fprintf(to, "  %-9s %s\n", benches[i].name, benches[i].summary);
+        fprintf(to, "  %-11s %s\n", benches[i].name, benches[i].summary);
     fprintf(to, "\n\"fero bench BENCH --help\" tells more.\n\nExamples:\n"
                 "  fero bench speed -m 10,100,1000\n"
                 "  fero bench latency --messages 100000 --busy-poll\n"

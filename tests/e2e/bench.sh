@@ -122,6 +122,18 @@ check "half of the requests crossed" has_text '"verified":true'
 run "$FERO" bench crossing -r 20000 --keys 2000 --runs 2
 check "crossing for people" has_line 'CPU time a message: [0-9.]+ of none crossing'
 
+# ---- connections -------------------------------------------------------------------------------
+
+run "$FERO" bench connections -l 20 --in-flight 3 -r 5000 --runs 2 --limit --json
+if [[ $ERR == *"did not start"* ]]; then
+    echo "ok connections # SKIP $ERR"
+else
+    check "connections" is_status 0
+    check "its keys" json_keys uring epoll ratio limit_per_s least_of_mean
+    run "$FERO" bench connections -l 20 -r 5000 --runs 1
+    check "connections for people" has_line 'server CPU a message: [0-9.]+ of epoll.s with io_uring'
+fi
+
 # ---- charts ------------------------------------------------------------------------------------
 
 bars_in() { grep -c '<rect class="bar ' "$1"; }
