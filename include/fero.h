@@ -328,7 +328,10 @@ typedef struct fero_result {
     uint64_t seq;    /* of the request in its session */
     uint64_t offset; /* of the change in its partition, 0: none */
     fero_val value;  /* borrowed; with FAIL and UNKNOWN often a string that says why */
+    uint32_t flags;  /* FERO_R_... */
+    uint32_t reserved;
 } fero_result;
+#define FERO_R_MORE 1u /* a part of a stream: more will come */
 
 /* -------------------------------------------------------------------------------- handlers */
 
@@ -528,6 +531,11 @@ FERO_API int fero_close(fero_cache *cache);
 #define FERO_NOTHING 0 /* fire and forget */
 #define FERO_ACK 1     /* received by the node: counted only, see fero_counts */
 #define FERO_REPLY 2   /* processed by the owner */
+#define FERO_STREAM                                                                                \
+    3 /* the same, and each part if the handler replies with a stream: `done` is called
+                          for each, with FERO_R_MORE for all but the last, and timeout_ms begins anew
+                          with each. A stream that has begun ends with its link: FERO_E_NOTCONN. For
+                          clients; to a thread of a server only the end comes */
 
 /*
  * A request has ended. On the thread that made it, inside fero_run, fero_wait, fero_open, fero_close or
@@ -619,6 +627,16 @@ FERO_API int fero_ask_errors(fero_cache *cache, int32_t shard, const fero_wopts 
  *   FERO_E_INVAL    a NULL or freed operation, or called by a callback.
  */
 FERO_API int fero_wait(fero_op *op, int64_t timeout_ms, fero_result *result);
+/*
+ * Clients: asks the node to stop a request that a handler answers later or as a stream. It ends as
+ * any other does: with what the handler says to that, or with FERO_E_STOPPED; parts may still come
+ * before. A request that the node has answered is not changed by it.
+ *
+ *   FERO_E_NOTFOUND     it has ended.
+ *   FERO_E_UNSUPPORTED  a request of a server's thread.
+ * and as requests do: it is sent by fero_run, and FERO_E_AGAIN is to be tried again.
+ */
+FERO_API int fero_op_cancel(fero_op *op);
 /*
  * Gives an operation back, done or not: a request on its way goes on, and `done` is still called.
  * NULL is allowed. Operations may outlive fero_stop; what is not freed is not given back.

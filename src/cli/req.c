@@ -1,3 +1,4 @@
+#include <signal.h>
 #include <string.h>
 
 #include "cli/client.h"
@@ -10,7 +11,25 @@
 struct req_options {
     struct client_options client;
     int32_t type;
+    int64_t count;
 };
+
+/* What is printed as it comes. */
+struct printing {
+    bool json;
+    int64_t left; /* parts still to be printed; 0: all */
+    bool is_full; /* as many as were asked for */
+    bool is_over;
+    int32_t error;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    interrupted = 1;
+}
 
 static const struct option_spec req_specs[] = {
     {.name = "type",
@@ -20,6 +39,13 @@ static const struct option_spec req_specs[] = {
      .shows = VALUE_AS_TEXT,
      .help = "send the body as this",
      .choices = value_as_names},
+    {.name = "count",
+     .kind = OPTION_NUMBER,
+     .offset = offsetof(struct req_options, count),
+     .shows = "N",
+     .low = 1,
+     .high = 1000000000,
+     .help = "stop a stream after so many parts (all)"},
     CLIENT_OPTION_SPECS(struct req_options, client),
 };
 
@@ -45,6 +71,7 @@ static void complain_of_verb(const struct command *command, const char *name, co
 
 static void print_result(const fero_result *result, bool json)
 {
+    /* The end of a stream without a value is no part of it. */
     if (!json) {
         /* A reply without a value is silence, not a word. */
         if (result->value.type != FERO_T_UNDEFINED) value_put_plain(stdout, &result->value);
@@ -55,6 +82,35 @@ static void print_result(const fero_result *result, bool json)
     printf(",\"offset\":%llu}\n", (unsigned long long)result->offset);
 }
 
+/* A fero_done_fn: each part, and the end. */
+static void on_part(const fero_result *result, void *ud)
+{
+    struct printing *printing = ud;
+    bool is_part = (result->flags & FERO_R_MORE) != 0;
+    if (!is_part) {
+        printing->is_over = true;
+        printing->error = result->outcome != FERO_OUTCOME_OK ? result->error : 0;
+    }
+    if ((!is_part && printing->error != 0) || printing->is_full) return;
+    print_result(result, printing->json);
+    if (is_part) fflush(stdout);
+    if (printing->left > 0 && --printing->left == 0) printing->is_full = true;
+}
+
+/* Runs until the request has ended, and stops it when that is asked for. */
+static int print_parts(struct client *client, fero_op *op, struct printing *printing)
+{
+    bool is_stopped = false;
+    int err = 0;
+    while (err >= 0 && !printing->is_over) {
+        bool wants_end = interrupted != 0 || printing->is_full;
+        if (wants_end && !is_stopped) is_stopped = fero_op_cancel(op) == 0;
+        err = fero_run(client->runtime, 50);
+    }
+    if (err < 0) return err;
+    return is_stopped && printing->error == FERO_E_STOPPED ? 0 : printing->error;
+}
+
 static int ask(const struct command *command, const struct req_options *options, char **argv,
                fero_slice key, const fero_val *body)
 {
@@ -63,10 +119,15 @@ static int ask(const struct command *command, const struct req_options *options,
     if (status != STATUS_OK) return status;
     fero_op *op = NULL;
     fero_result result = {0};
+    struct printing printing = {.json = options->client.json, .left = options->count};
     fero_wopts wopts = client_wopts(&client);
+    wopts.want = FERO_STREAM;
+    wopts.done = on_part;
+    wopts.ud = &printing;
+    signal(SIGINT, on_interrupt);
     int err = send_request(client.cache, argv[1], key, body, &wopts, &op);
-    if (err == 0) err = fero_wait(op, options->client.timeout_ms, &result);
-    if (err == 0 && result.outcome != FERO_OUTCOME_OK) err = result.error;
+    if (err == 0) err = print_parts(&client, op, &printing);
+    if (err < 0 && printing.is_over) fero_wait(op, 0, &result); /* sets fero_errmsg */
     if (err == FERO_E_UNSUPPORTED) {
         complain_of_verb(command, argv[0], argv[1]);
         status = STATUS_USAGE;
@@ -75,8 +136,6 @@ static int ask(const struct command *command, const struct req_options *options,
         status = STATUS_NOT_FOUND;
     } else if (err < 0) {
         status = client_complain(&client, err);
-    } else {
-        print_result(&result, options->client.json);
     }
     if (op != NULL) fero_op_free(op);
     cli_close(&client);

@@ -108,6 +108,7 @@ static void client_free(struct client *client)
     }
     chunk_pool_deinit(&client->pool);
     window_deinit(&client->window);
+    memory_put(client->stream_ticks);
     ops_leave(client->ops);
     secret_put(client->token);
     memory_put(client);

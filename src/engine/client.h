@@ -168,8 +168,9 @@ struct client {
     uint64_t window_bytes_max; /* our option */
     uint64_t window_bytes;     /* and the node's, if less */
     uint32_t window_requests_max;
-    int idle;                         /* FERO_IDLE_... */
-    int refusal;                      /* FERO_E_... that a node refused us with, 0: none */
+    uint32_t *stream_ticks; /* timeouts of streams, by place in the window; NULL: none yet */
+    int idle;               /* FERO_IDLE_... */
+    int refusal;            /* FERO_E_... that a node refused us with, 0: none */
     char reason[CLIENT_REASON_BYTES]; /* why the last link was lost or could not be had */
     struct secret *token;             /* NULL: none */
     uint32_t deaf_rounds; /* times that a seed closed the link without an answer to HELLO */

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/memory.h"
 #include "engine/client.h"
 #include "engine/error.h"
 #include "engine/host.h"
@@ -173,7 +174,18 @@ static NO_INLINE int write_extended(struct client_cache *cache, struct client_li
     if (message->verb.size > 0) extensions.present |= 1u << EXT_VERB;
     if (wish->deadline_ms > 0) extensions.present |= 1u << EXT_DEADLINE_MS;
     extended.extensions = (struct bytes){block, extensions_encode(&extensions, block)};
-    return write_request(cache, link, &extended, wish, op);
+    if (!wish->is_stream) return write_request(cache, link, &extended, wish, op);
+    struct client *client = cache->client;
+    struct window *window = &client->window;
+    if (client->stream_ticks == NULL)
+        client->stream_ticks = memory_take((window->mask + (size_t)1) * sizeof(uint32_t));
+    if (client->stream_ticks == NULL) return error_set(FERO_E_NOMEM, "no memory for a stream");
+    int err = write_request(cache, link, &extended, wish, op);
+    if (err < 0) return err;
+    struct flight *flight = window_at(window, window->next - 1);
+    flight->flags |= FLIGHT_STREAM;
+    client->stream_ticks[(window->next - 1) & window->mask] = flight->deadline - client->now_tick;
+    return 0;
 }
 
 /* A request whose answer goes to a queue. */
@@ -200,7 +212,7 @@ static ALWAYS_INLINE int request(struct client_cache *cache, struct client_link 
     /* Whoever waits without saying for what waits for the reply. */
     if (UNLIKELY(op != NULL) && opts == NULL) wish.want = FERO_REPLY;
     if (UNLIKELY(wish.queue != NULL)) return request_queued(cache, link, message, &wish, op);
-    if (UNLIKELY(wish.deadline_ms > 0 || message->verb.size > 0))
+    if (UNLIKELY(wish.deadline_ms > 0 || message->verb.size > 0 || wish.is_stream))
         return write_extended(cache, link, message, &wish, op);
     return write_request(cache, link, message, &wish, op);
 }
@@ -390,6 +402,34 @@ int fero_wait(fero_op *op, int64_t timeout_ms, fero_result *result)
                                                : fero_strerror(op->result.error));
     if (result != NULL) *result = op->result;
     return 0;
+}
+
+/* The request that the operation waits for, or 0. */
+static uint64_t seq_of_op(const struct client *client, const fero_op *op)
+{
+    const struct window *window = &client->window;
+    for (uint64_t seq = window_next_waiting(window, window->floor); seq != 0;
+         seq = window_next_waiting(window, seq + 1))
+        if (window_at(window, seq)->op == op->number) return seq;
+    return 0;
+}
+
+int fero_op_cancel(fero_op *op)
+{
+    if (op == NULL || op->is_freed) return error_set(FERO_E_INVAL, "no operation, or a freed one");
+    struct client *client = op->ops->client;
+    if (op->is_done) return error_set(FERO_E_NOTFOUND, "the request has ended");
+    if (client == NULL) return error_set(FERO_E_UNSUPPORTED, "only clients can stop a request");
+    uint64_t seq = seq_of_op(client, op);
+    if (seq == 0) return error_set(FERO_E_NOTFOUND, "the request has ended");
+    const struct flight *flight = window_at(&client->window, seq);
+    struct message message = {.type = FRAME_STOP,
+                              .value_type = VALUE_INT64,
+                              .slot = FRAME_SLOT_ANY,
+                              .value = {&seq, sizeof seq}};
+    struct wish wish = {.want = FERO_NOTHING};
+    return write_request(client->caches[flight->cache], client->links[flight_link(flight)],
+                         &message, &wish, NULL);
 }
 
 void fero_op_free(fero_op *op)

@@ -224,6 +224,14 @@ static bool is_at_home(const struct client *client)
     return false;
 }
 
+/* A client_match_fn: parts that came cannot be taken back, and those to come are lost. */
+static bool is_begun(const struct client *client, const struct flight *flight, const void *context)
+{
+    const struct client_link *link = context;
+    (void)client;
+    return flight_link(flight) == link->index && (flight->flags & FLIGHT_BEGUN) != 0;
+}
+
 /* IO_CLOSED came: whoever closed it, the connection is gone. */
 static void lost(struct client_link *link, int result)
 {
@@ -250,6 +258,7 @@ static void lost(struct client_link *link, int result)
             snprintf(reason, sizeof reason, "the peer closed the connection");
         remember_reason(client, reason);
     }
+    client_end_matching(client, is_begun, link, FERO_E_NOTCONN);
     bool was_useful = link->up_since_ns != 0;
     if (was_useful && client->now_ns - link->up_since_ns >= DIAL_STABLE_NS) link->dial.failures = 0;
     link->up_since_ns = 0;
@@ -776,6 +785,18 @@ static COLD int reply_unmatched(struct client_link *link, uint32_t seq)
     return broke(link, "reply to no request", seq, (uint32_t)link->client->window.next);
 }
 
+/* Of a stream. Whoever did not ask for parts waits for the end. */
+static void take_part(struct client *client, struct flight *flight, fero_result *result)
+{
+    const struct window *window = &client->window;
+    if ((flight->flags & FLIGHT_STREAM) == 0) return;
+    flight->flags |= FLIGHT_BEGUN;
+    flight->deadline = client->now_tick + client->stream_ticks[result->seq & window->mask];
+    client->finished++;
+    result->flags = FERO_R_MORE;
+    if (flight->done != NULL) flight->done(result, flight->ud);
+}
+
 /* Any reply but the plain one. */
 static int64_t on_reply(struct client_link *link, const uint8_t *frame, size_t length)
 {
@@ -787,8 +808,6 @@ static int64_t on_reply(struct client_link *link, const uint8_t *frame, size_t l
     memcpy(&header, frame, sizeof header);
     const uint8_t *value = frame + sizeof header;
     size_t bytes = length - sizeof header;
-    /* This version asks for no streams: of one that comes, the last part is the reply. */
-    if ((header.flags & REPLY_MORE) != 0) return (int64_t)round_up_8(length);
     if ((header.flags & FRAME_EXTENDED) != 0) {
         int64_t taken = extensions_decode(&extensions, value, bytes);
         if (taken < 0) return broke(link, "extensions of a reply", bytes, 0);
@@ -805,6 +824,10 @@ static int64_t on_reply(struct client_link *link, const uint8_t *frame, size_t l
     if (!result_value_read(&result.value, header.flags & FRAME_VALUE_TYPE, value, bytes))
         return broke(link, "value of a reply", bytes, header.flags & FRAME_VALUE_TYPE);
     struct flight *flight = window_find(&client->window, header.seq, link->index, &result.seq);
+    if ((header.flags & REPLY_MORE) != 0) {
+        if (flight != NULL) take_part(client, flight, &result);
+        return (int64_t)round_up_8(length);
+    }
     if (flight == NULL) {
         int err = reply_unmatched(link, header.seq);
         return err < 0 ? err : (int64_t)round_up_8(length);

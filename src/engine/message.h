@@ -36,6 +36,7 @@ struct wish {
     fero_done_fn done;
     void *ud;
     fero_queue *queue; /* where the answer goes, NULL: nowhere */
+    bool is_stream;    /* each part of it is wanted */
 };
 
 static COLD int value_is_bad(uint32_t bytes_max, const fero_val *value, size_t bytes)
@@ -54,11 +55,13 @@ static COLD int wish_read_slow(struct wish *wish, const fero_wopts *opts)
         return error_set(FERO_E_INVAL, "fero_wopts.size is %zu: set it to sizeof(fero_wopts)",
                          opts->size);
     memcpy(&own, opts, min_u64(opts->size, sizeof own));
-    if (own.want < FERO_NOTHING || own.want > FERO_REPLY)
-        return error_set(FERO_E_INVAL, "want is %d, but must be from 0 to 2", own.want);
+    if (own.want < FERO_NOTHING || own.want > FERO_STREAM)
+        return error_set(FERO_E_INVAL, "want is %d, but must be from 0 to 3", own.want);
     if (own.timeout_ms < 0 && own.timeout_ms != FERO_OFF)
         return error_set(FERO_E_INVAL, "timeout_ms is %lld", (long long)own.timeout_ms);
-    *wish = (struct wish){own.want, own.timeout_ms, 0, own.done, own.ud, own.queue};
+    bool is_stream = own.want == FERO_STREAM;
+    if (is_stream) own.want = FERO_REPLY;
+    *wish = (struct wish){own.want, own.timeout_ms, 0, own.done, own.ud, own.queue, is_stream};
     if (wish->timeout_ms == FERO_OFF || wish->timeout_ms > TIMEOUT_MS_MAX)
         wish->timeout_ms = TIMEOUT_MS_MAX;
     else if (own.want == FERO_REPLY)
@@ -119,7 +122,8 @@ static ALWAYS_INLINE int wish_read(struct wish *wish, const fero_wopts *opts)
                     (uint64_t)opts->timeout_ms <= TIMEOUT_MS_MAX && opts->queue == NULL;
     if (UNLIKELY(!is_plain)) return wish_read_slow(wish, opts);
     uint32_t deadline_ms = opts->want == FERO_REPLY ? (uint32_t)opts->timeout_ms : 0;
-    *wish = (struct wish){opts->want, opts->timeout_ms, deadline_ms, opts->done, opts->ud, NULL};
+    *wish =
+        (struct wish){opts->want, opts->timeout_ms, deadline_ms, opts->done, opts->ud, NULL, false};
     return 0;
 }
 

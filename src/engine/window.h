@@ -34,6 +34,9 @@ enum flight_state { FLIGHT_FREE, FLIGHT_REPLY, FLIGHT_ACK };
 #define FLIGHT_NUMBERED 1u
 /* The node started again with a lower limit, and would not take the frame any more. */
 #define FLIGHT_TOO_LONG 2u
+/* Its parts are wanted, and some have come. */
+#define FLIGHT_STREAM 4u
+#define FLIGHT_BEGUN 8u
 
 /* One request on its way. */
 struct flight {

@@ -122,7 +122,10 @@ static COLD enum decoded check_slow(struct request *request, const struct shard 
         type - FRAME_VERB_FIRST >= (int)request->cache->definition->verbs_count)
         return refuse(request, ERROR_UNSUPPORTED, "verb number %llu is not one of %llu", type,
                       request->cache->definition->verbs_count);
-    if (!has_key && type != FRAME_VERB && type < FRAME_VERB_FIRST)
+    if (type == FRAME_STOP &&
+        (header->key_len != 0 || (header->flags & FRAME_VALUE_TYPE) != VALUE_INT64))
+        return refuse(request, ERROR_INVALID, "STOP has no key and an int64 for its value", 0, 0);
+    if (!has_key && type != FRAME_VERB && type < FRAME_VERB_FIRST && type != FRAME_STOP)
         return refuse(request, ERROR_UNSUPPORTED,
                       "request type %llu is unknown (bound verbs: %llu)", type, FRAME_VERB_FIRST);
     const uint8_t *value = request->store.body + header->key_len;
@@ -706,6 +709,17 @@ static void apply_verb(struct request_context *context)
     request_fail(context, ERROR_UNSUPPORTED, "no handler for this verb", 0, 0);
 }
 
+/* A request that this link waits for, by its number. */
+static void apply_stop(struct request_context *context)
+{
+    uint64_t seq;
+    memcpy(&seq, context->request->store.body, sizeof seq);
+    if (context->caller != NULL && waiters_stop(context->caller, seq))
+        reply_value(context, reply_code(OUTCOME_OK, ERROR_NONE), 0, VALUE_UNDEFINED, NULL, 0);
+    else
+        request_fail(context, ERROR_NOT_FOUND, "no handler keeps this request", 0, 0);
+}
+
 static bool handler_takes_it(struct request_context *context)
 {
     const struct cache_verb *handler = &context->request->cache->definition->handler;
@@ -737,6 +751,7 @@ void request_apply(struct request_context *context)
         break;
     case FRAME_GET: apply_get(context); break;
     case FRAME_INFO: apply_info(context); break;
+    case FRAME_STOP: apply_stop(context); break;
     default: apply_verb(context); break;
     }
 }

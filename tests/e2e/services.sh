@@ -151,3 +151,41 @@ printf '#include <fero.h>\nint nosuch(void);\nstatic int32_t f(fero_req *r, void
 build_object "$folder/missing.c"
 refused "$object"
 check "a function that nobody has" fails_with 2 missing.so nosuch
+
+# ---- streams -----------------------------------------------------------------------------------
+
+check_streams()
+{
+    req demo COUNT '' 3
+    check "a stream is printed part by part" prints $'1\n2\n3'
+    run bash -c "'$FERO' req demo COUNT '' 200000 --seeds '$NODE' --timeout 60000 | tail -n 1"
+    check "a long one arrives whole, whatever has room" prints 200000
+    req demo COUNT key 100000000 --count 5
+    check "--count stops it" prints $'1\n2\n3\n4\n5'
+    req demo TICK '' 20 --count 2
+    check "a stream without an end is stopped" prints $'1\n2'
+    "$FERO" req demo TICK '' 20 --seeds "$NODE" --timeout 60000 >"$folder/ticks" &
+    local pid=$! tries
+    for ((tries = 0; tries < 300; tries++)); do
+        [ -s "$folder/ticks" ] && break
+        sleep 0.1
+    done
+    kill -KILL "$pid"
+    wait "$pid" 2>/dev/null
+    is_over() { "$FERO" info demo --seeds "$NODE" --json | tr ',' '\n' | grep -c '"deferred":0'; }
+    for ((tries = 0; tries < 300; tries++)); do
+        [ "$(is_over)" -eq 2 ] && break
+        sleep 0.1
+    done
+    check "a caller that is gone ends its stream" [ "$(is_over)" -eq 2 ]
+}
+
+build_example stream
+start_program "$program"
+check_streams
+stop_node TERM
+check "stream stops in order" is_status 0
+build_object examples/stream.c
+start_node demo --handler "$object" --shards 2
+check_streams
+stop_node TERM

@@ -481,7 +481,7 @@ static void wrong_requests_are_refused_at_once(void **unused)
     assert_int_equal(update("", NULL), FERO_E_INVAL);
     value = (fero_val){.type = 8};
     assert_int_equal(fero_update(play.cache, fero_str("k"), &value, NULL, NULL), FERO_E_TYPE);
-    fero_wopts wopts = {.size = sizeof wopts, .want = 3};
+    fero_wopts wopts = {.size = sizeof wopts, .want = 4};
     assert_int_equal(update("k", &wopts), FERO_E_INVAL);
     wopts = (fero_wopts){.size = 4};
     assert_int_equal(update("k", &wopts), FERO_E_INVAL);

@@ -496,6 +496,71 @@ static void another_link_of_the_session_takes_it_over(void **unused)
     peer_free(&second);
 }
 
+/* ----------------------------------------------------------------------------------------- streams */
+
+static struct ask ask_stop(uint32_t seq, const uint64_t *stopped)
+{
+    struct ask ask = ask_get(seq, "");
+    ask.type = FRAME_STOP;
+    ask.value_type = VALUE_INT64;
+    ask.value = (struct bytes){stopped, sizeof *stopped};
+    return ask;
+}
+
+static void a_caller_stops_its_request(void **unused)
+{
+    (void)unused;
+    static const uint64_t first = 1;
+    struct peer peer = connect_peer(77, 1);
+    peer_ask(&peer, ask_verb(1, "keep", key, ""));
+    node_settle(&node);
+    peer_ask(&peer, ask_stop(2, &first));
+    node_settle(&node);
+    peer_expect(&peer, 2, OUTCOME_OK, ERROR_NONE);
+    peer_expect(&peer, 1, OUTCOME_UNKNOWN, ERROR_STOPPED);
+    assert_int_equal(heard_error, FERO_E_STOPPED);
+    on_shard(try_to_reply);
+    assert_int_equal(replied, FERO_E_STOPPED);
+    peer_ask(&peer, ask_stop(3, &first));
+    node_settle(&node);
+    peer_expect_failure(&peer, 3, ERROR_NOT_FOUND, "");
+    expect_nothing_left();
+    peer_free(&peer);
+}
+
+static unsigned parts;
+static void reply_parts(void)
+{
+    fero_val value = {.type = FERO_T_BYTES, .s = {large, 1000}};
+    int err = 0;
+    for (parts = 0; parts < 100000 && err == 0; parts += err == 0)
+        err = fero_reply_part(kept[0], &value);
+    assert_int_equal(err, FERO_E_AGAIN);
+}
+
+/* The peer reads nothing: what is under way is bounded, and goes on when it reads. */
+static void a_stream_waits_for_its_reader(void **unused)
+{
+    (void)unused;
+    struct peer peer = connect_peer(77, 1);
+    unsigned read = 0;
+    peer_ask(&peer, ask_verb(1, "keep", key, ""));
+    node_settle(&node);
+    on_shard(reply_parts);
+    size_t bound = DEFERRED_ROOM_BYTES + node.options.outbox_bytes_max;
+    assert_true(parts > 10 && parts * 1000 <= bound + 1000);
+    node_settle(&node);
+    for (const struct frame_prefix *prefix; (prefix = peer_next_answer(&peer)) != NULL; read++)
+        assert_true((prefix->flags & REPLY_MORE) != 0);
+    assert_int_equal(read, parts);
+    node_settle(&node);
+    assert_int_equal(heard_event, FERO_REQ_ROOM);
+    on_shard(reply_hello);
+    peer_expect_string(&peer, 1, "hello");
+    expect_nothing_left();
+    peer_free(&peer);
+}
+
 /* --------------------------------------------------------------------------------- the default handler */
 
 static fero_result next_result;
@@ -639,6 +704,8 @@ int main(void)
         TEST(the_answer_goes_to_the_link_that_came_back),
         TEST(an_answer_waits_for_its_caller_to_come_back),
         TEST(another_link_of_the_session_takes_it_over),
+        TEST(a_caller_stops_its_request),
+        TEST(a_stream_waits_for_its_reader),
         TEST(next_applies_a_deferred_update),
         TEST(next_after_a_resent_update_applies_it_once),
         TEST(next_of_a_missing_key_tells_the_failure),
