@@ -259,19 +259,22 @@ static bool is_known_type(uint8_t type)
     return type >= FRAME_UPDATE && type < FRAME_GET + 2 && type != FRAME_GET;
 }
 
-bool stream_read_change(fero_change *to, const struct change *record)
+bool stream_read_change(fero_change *to, const void *record)
 {
-    to->type = type_of(record->type);
-    to->key = (fero_slice){change_key(record), record->key_len};
-    to->offset = change_offset(record);
-    to->time_ms = (int64_t)(record->hlc >> 16);
-    to->clock = record->hlc;
-    to->session = record->session;
-    to->seq = change_seq(record);
+    const uint8_t *key = (const uint8_t *)record + CHANGE_BYTES;
+    struct change change;
+    memcpy(&change, record, sizeof change);
+    to->type = type_of(change.type);
+    to->key = (fero_slice){key, change.key_len};
+    to->offset = change_offset(&change);
+    to->time_ms = (int64_t)(change.hlc >> 16);
+    to->clock = change.hlc;
+    to->session = change.session;
+    to->seq = change_seq(&change);
     to->value = (fero_val){0};
-    return is_known_type(record->type) &&
-           result_value_read(&to->value, (uint8_t)change_value_type(record), change_value(record),
-                             change_value_bytes(record));
+    return is_known_type(change.type) &&
+           result_value_read(&to->value, (uint8_t)change_value_type(&change), key + change.key_len,
+                             change_value_bytes(&change));
 }
 
 static int broken(struct refusal *wrong, const char *text, uint64_t got, uint64_t limit)
@@ -290,9 +293,8 @@ static int show(struct fero_stream *stream, uint32_t shard, const struct frame_c
     for (uint32_t i = 0; i < frame->prefix.small; i++) {
         size_t padded = change_checked_bytes(at, left);
         if (padded == 0) return broken(wrong, "record of a change", left, CHANGE_BYTES);
-        const struct change *record = (const struct change *)(const void *)at;
-        if (!stream_read_change(&change, record))
-            return broken(wrong, "type of a change", record->type, FRAME_UPDATE);
+        if (!stream_read_change(&change, at))
+            return broken(wrong, "type of a change", at[4], FRAME_UPDATE);
         if (stream->client != NULL && stream->opts.change != NULL)
             stream->opts.change(&change, stream->opts.ud);
         at += padded;

@@ -19,8 +19,11 @@ struct refusal;
 
 /* What does not depend on who is asked. */
 MUST_CHECK int stream_check_opts(const fero_stream_opts *opts);
-/* Reads a record where it lies. False: it is of no type that changes a key. */
-MUST_CHECK bool stream_read_change(fero_change *to, const struct change *record);
+/*
+ * Reads a record where it lies, aligned or not: what came in pieces may begin at any byte. False: it is
+ * of no type that changes a key.
+ */
+MUST_CHECK bool stream_read_change(fero_change *to, const void *record);
 /* As fero_subscribe. */
 MUST_CHECK int client_subscribe(struct client_cache *cache, const fero_stream_opts *opts,
                                 fero_stream **out);
