@@ -19,5 +19,6 @@ int bench_lane_main(int argc, char **argv);
 int bench_table_main(int argc, char **argv);
 int bench_log_main(int argc, char **argv);
 int bench_turn_main(int argc, char **argv);
+int bench_deep_main(int argc, char **argv);
 int bench_memory_main(int argc, char **argv);
 int bench_stream_main(int argc, char **argv);

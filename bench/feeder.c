@@ -11,7 +11,7 @@
 #include "wire/hello.h"
 
 /* As large as those of a busy node: net/uring.c. */
-#define RECEIVE_BYTES (128 * KIB)
+#define RECEIVE_BYTES FEEDER_INPUT_BYTES
 /* A prime that divides no sensible number of keys, so that its multiples visit each key once. */
 #define SCATTER 1000000007u
 
@@ -184,6 +184,19 @@ static void plain_turn(struct feeder *feeder, struct shard *shard, void *context
     (void)feeder;
     (void)context;
     shard_turn(shard);
+}
+
+uint8_t *feeder_input(struct feeder *feeder)
+{
+    return feeder->memory + IO_HEADROOM_BYTES;
+}
+
+void feeder_feed_input(struct feeder *feeder, size_t bytes, feeder_turn_fn turn, void *context)
+{
+    ASSERT(feeder->wanted.shards_count == 1 && bytes <= FEEDER_INPUT_BYTES);
+    memory_io_feed(&feeder->io[0], feeder_input(feeder), bytes);
+    if (turn == NULL) turn = plain_turn;
+    turn(feeder, feeder->shards[0], context);
 }
 
 void feeder_feed(struct feeder *feeder, enum feeder_verb verb, uint64_t messages, feeder_key_fn key,

@@ -55,6 +55,12 @@ void feeder_close(struct feeder *feeder);
 void feeder_feed(struct feeder *feeder, enum feeder_verb verb, uint64_t messages, feeder_key_fn key,
                  feeder_turn_fn turn, void *context);
 
+/* Where frames may be written, and how many bytes of them. */
+#define FEEDER_INPUT_BYTES (128 * KIB)
+uint8_t *feeder_input(struct feeder *feeder);
+/* Feeds these bytes of it to the only shard, in one turn; frames may go on in the next ones. */
+void feeder_feed_input(struct feeder *feeder, size_t bytes, feeder_turn_fn turn, void *context);
+
 /* One key after the other, from 0 on; any key at random; each once, in no order, as a pass. */
 uint64_t feeder_key_in_order(struct feeder *feeder, uint64_t i);
 uint64_t feeder_key_at_random(struct feeder *feeder, uint64_t i);

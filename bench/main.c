@@ -15,6 +15,7 @@
 #pragma weak bench_table_main
 #pragma weak bench_log_main
 #pragma weak bench_turn_main
+#pragma weak bench_deep_main
 #pragma weak bench_memory_main
 #pragma weak bench_stream_main
 
@@ -37,6 +38,7 @@ static const struct bench benches[] = {
     {"table", "the hash table alone", bench_table_main},
     {"log", "the log alone", bench_log_main},
     {"turn", "instructions of a message, without sockets", bench_turn_main},
+    {"deep", "an update of one field of a document, without sockets", bench_deep_main},
     {"memory", "bytes that a key takes", bench_memory_main},
     {"stream", "how fast changes reach a subscriber", bench_stream_main},
 };

@@ -22,6 +22,7 @@
 #include "base/rng.h"
 #include "bench/bench.h"
 #include "bench/cpus.h"
+#include "bench/keys.h"
 #include "bench/report.h"
 #include "cli/command.h"
 #include "fero.h"
@@ -74,7 +75,8 @@ static double worked_ns(fero *rt)
 
 static void key_of(char key[KEY_BYTES], uint64_t number)
 {
-    memcpy(key, &number, KEY_BYTES);
+    uint64_t spread = keys_spread(number);
+    memcpy(key, &spread, KEY_BYTES);
 }
 
 /* Waits until everything that this thread has given is done. */

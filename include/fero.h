@@ -59,8 +59,9 @@ typedef struct fero_slice {
     size_t len; /* bytes */
 } fero_slice;
 
-/* Strings and JSON text are stored and given back as they are: whether they are UTF-8 or JSON is
-   not checked. */
+/* Strings and JSON text of whole partitions are stored and given back as they are: whether they are
+   UTF-8 or JSON is checked when something inside of them is asked for. What goes inside of a partition
+   is checked at once. */
 
 #define FERO_T_UNDEFINED 0
 #define FERO_T_STRING 1 /* UTF-8 */
@@ -91,7 +92,7 @@ typedef struct fero_val {
 #define FERO_E_NOTCONN -6      /* no node answers at the seeds */
 #define FERO_E_NOTFOUND -7     /* no such key or cache */
 #define FERO_E_EXISTS -8       /* the port is taken */
-#define FERO_E_CONFLICT -9     /* if_offset did not match; not yet */
+#define FERO_E_CONFLICT -9     /* there is such a key already */
 #define FERO_E_NOTOWNER -10    /* another node owns the key; not yet */
 #define FERO_E_TOOBIG -11      /* key or value over the limit */
 #define FERO_E_DENIED -13      /* no token, or another than the node's; another cluster */
@@ -339,7 +340,9 @@ typedef struct fero_result {
 typedef struct fero_req {
     size_t size;
     fero_cache *cache;
-    fero_slice verb; /* "UPDATE" and "REMOVE" too, where the cache has a handler of everything */
+    fero_slice
+        verb; /* "UPDATE", "REMOVE", "ADD", "PUSH" and "PATCH" too, where the cache has a handler
+                        of everything */
     fero_slice key;
     fero_val value;
     uint64_t session;  /* 0: the caller has none */
@@ -578,9 +581,39 @@ typedef struct fero_wopts {
  *   FERO_E_NOMEM    no memory, or 65,536 operations that were not freed.
  */
 
+/*
+ * A key is a path: "28.email" is the field "email" of the partition "28", "28.list.0" the first
+ * element of its array "list". '.' separates, "\." is a dot inside of a part; there are at most 32
+ * parts, none empty, and those behind the first are UTF-8. Updates make the objects that are missing
+ * on the way. An object or array is given back as JSON: numbers exactly, bytes as a string of
+ * hexadecimal digits, undefined fields left out, and undefined elements, and those that were removed
+ * before the last one, as null. The outcome is FAIL where a path goes through something that has no
+ * parts (FERO_E_TYPE), or a key is not a path or no index of its array (FERO_E_INVAL).
+ */
+
 /* Sets the value of `key`, 1 byte or more; `value` NULL is undefined. The reply has the offset. */
 FERO_API int fero_update(fero_cache *cache, fero_slice key, const fero_val *value,
                          const fero_wopts *opts, fero_op **op);
+/*
+ * Sets the next field, 1, 2, 3 ..., of the object at `key`, which is made where there is none. With
+ * an empty key, the next partition of the cache: a number above all that are partitions; the result
+ * is FERO_E_CONFLICT if somebody set that one at the same moment: add it again. The reply's value is
+ * the number, an int64.
+ */
+FERO_API int fero_add(fero_cache *cache, fero_slice key, const fero_val *value,
+                      const fero_wopts *opts, fero_op **op);
+/*
+ * Appends to the array at `key`, which is made where there is none. The reply's value is the index of
+ * the new element, an int64.
+ */
+FERO_API int fero_push(fero_cache *cache, fero_slice key, const fero_val *value,
+                       const fero_wopts *opts, fero_op **op);
+/*
+ * Sets the fields of `fields`, the text of a JSON object, in the object at `key`, all of them or
+ * none, and leaves its other fields. Each is a change of its own; the reply has the last one's offset.
+ */
+FERO_API int fero_patch(fero_cache *cache, fero_slice key, fero_slice fields,
+                        const fero_wopts *opts, fero_op **op);
 /* Removes `key`; FERO_E_NOTFOUND in the result where there is none. The reply has the offset. */
 FERO_API int fero_remove(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op **op);
 /* Asks for the value of `key`; FERO_E_NOTFOUND in the result where there is none. */

@@ -8,9 +8,12 @@
 #include "fero.h"
 
 const struct command *const commands[] = {
-    &command_serve, &command_set,        &command_get,     &command_rm,         &command_watch,
-    &command_log,   &command_req,        &command_info,    &command_stat,       &command_errors,
-    &command_bench, &command_completion, &command_version, &command_help_pages, NULL};
+    &command_serve,   &command_set,        &command_get,
+    &command_rm,      &command_add,        &command_push,
+    &command_patch,   &command_watch,      &command_log,
+    &command_req,     &command_info,       &command_stat,
+    &command_errors,  &command_bench,      &command_completion,
+    &command_version, &command_help_pages, NULL};
 
 static void print_overview(FILE *to)
 {

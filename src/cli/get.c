@@ -192,11 +192,13 @@ const struct command command_get = {
     .name = "get",
     .arguments = "NAME KEY",
     .summary = "print the value of a key",
-    .details = "On a terminal the value is drawn again whenever it changes, until Ctrl-C; with "
-               "--once, with\n"
-               "--json, or into a pipe or file it is printed once. Bytes are printed as they are, "
-               "without a\n"
-               "newline; with --json as hexadecimal digits.",
+    .details =
+        "KEY may lead inside of a value, as that of set. Objects and arrays are printed as JSON.\n"
+        "On a terminal the value is drawn again whenever it changes, until Ctrl-C; with "
+        "--once, with\n"
+        "--json, or into a pipe or file it is printed once. Bytes are printed as they are, "
+        "without a\n"
+        "newline; with --json as hexadecimal digits.",
     .options = get_specs,
     .options_count = sizeof get_specs / sizeof get_specs[0],
     .arguments_min = 2,

@@ -49,14 +49,18 @@ static const struct option_spec req_specs[] = {
     CLIENT_OPTION_SPECS(struct req_options, client),
 };
 
-/* What every node of `fero serve` handles; the last three have calls of their own. */
-static const char *const verbs[] = {"ECHO", "UPDATE", "REMOVE", "GET"};
+/* What every node of `fero serve` handles; all but the first have calls of their own. */
+static const char *const verbs[] = {"ECHO", "UPDATE", "REMOVE", "GET", "ADD", "PUSH", "PATCH"};
 
 static int send_request(fero_cache *cache, const char *verb, fero_slice key, const fero_val *body,
                         const fero_wopts *wopts, fero_op **op)
 {
     if (strcmp(verb, "UPDATE") == 0) return fero_update(cache, key, body, wopts, op);
     if (strcmp(verb, "REMOVE") == 0) return fero_remove(cache, key, wopts, op);
+    if (strcmp(verb, "ADD") == 0) return fero_add(cache, key, body, wopts, op);
+    if (strcmp(verb, "PUSH") == 0) return fero_push(cache, key, body, wopts, op);
+    if (strcmp(verb, "PATCH") == 0)
+        return fero_patch(cache, key, body != NULL ? body->s : (fero_slice){0}, wopts, op);
     if (strcmp(verb, "GET") == 0) return fero_get(cache, key, wopts, op);
     return fero_send(cache, fero_str(verb), key, body, wopts, op);
 }

@@ -45,7 +45,10 @@ const struct command command_rm = {
     .name = "rm",
     .arguments = "NAME KEY",
     .summary = "remove a key",
-    .details = "Prints the offset of the change in the log of the key's partition.",
+    .details = "KEY may lead inside of a value, as that of set. An element that is removed from "
+               "the middle\n"
+               "of an array leaves null.\n"
+               "Prints the offset of the change in the log of the key's partition.",
     .options = rm_specs,
     .options_count = sizeof rm_specs / sizeof rm_specs[0],
     .arguments_min = 2,

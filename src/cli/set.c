@@ -74,6 +74,9 @@ const struct command command_set = {
     .arguments = "NAME KEY VALUE",
     .summary = "store a value under a key",
     .details =
+        "KEY may lead inside of a value: 28.email is the field \"email\" of 28, 28.list.0 the "
+        "first\n"
+        "element of an array; \"\\.\" is a dot inside of a name.\n"
         "VALUE is JSON where it reads as JSON (28, true, null, \"28\", {\"a\":1}), else a string;\n"
         "\"-\" reads it from the standard input. Prints the offset of the change in the log of\n"
         "the key's partition.",

@@ -5,6 +5,7 @@
  * link's credit used up, is the window full (or held, see client.c), has the cache no number on
  * this link, did the last request belong to another cache.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/assert.h"
@@ -232,6 +233,13 @@ static NO_INLINE int request_of_server(fero_cache *handle, struct message *messa
     uint8_t truth = 0;
     if (cache == NULL) return error_set(FERO_E_INVAL, "the cache is NULL");
     const struct shard_options *options = cache->hosts->options;
+    char id[24];
+    if (message->type == FRAME_ADD && message->key.len == 0) {
+        message->type = FRAME_INSERT;
+        message->key.ptr = id;
+        message->key.len = (size_t)snprintf(
+            id, sizeof id, "%llu", (unsigned long long)cache_next_id(cache->definition.ids));
+    }
     bool may_be_empty = message->type == FRAME_VERB || message->type == FRAME_INFO;
     if (message->key.len > options->key_bytes_max || (message->key.len == 0 && !may_be_empty))
         return key_is_bad(options->key_bytes_max, message->key.len);
@@ -261,10 +269,44 @@ static ALWAYS_INLINE int request_with_key(fero_cache *handle, uint8_t type, fero
     return request(cache, link, &message, opts, op);
 }
 
+/* Always by the same shard, which remembers the number if the request is sent again. */
+static int add_partition(struct client_cache *cache, const fero_val *value, const fero_wopts *opts,
+                         fero_op **op)
+{
+    struct message message = {.type = FRAME_ADD};
+    uint8_t truth = 0;
+    int err = message_read_value(&message, cache->client->value_bytes_max, value, &truth);
+    if (err < 0) return err;
+    struct client_link *link = link_of_key(cache->client, message.key, &message.slot);
+    message.slot = FRAME_SLOT_ANY;
+    return request(cache, link, &message, opts, op);
+}
+
 int fero_update(fero_cache *cache, fero_slice key, const fero_val *value, const fero_wopts *opts,
                 fero_op **op)
 {
     return request_with_key(cache, FRAME_UPDATE, key, value, opts, op);
+}
+
+int fero_add(fero_cache *cache, fero_slice key, const fero_val *value, const fero_wopts *opts,
+             fero_op **op)
+{
+    struct client_cache *own = (struct client_cache *)cache;
+    if (key.len == 0 && is_client(own)) return add_partition(own, value, opts, op);
+    return request_with_key(cache, FRAME_ADD, key, value, opts, op);
+}
+
+int fero_push(fero_cache *cache, fero_slice key, const fero_val *value, const fero_wopts *opts,
+              fero_op **op)
+{
+    return request_with_key(cache, FRAME_PUSH, key, value, opts, op);
+}
+
+int fero_patch(fero_cache *cache, fero_slice key, fero_slice fields, const fero_wopts *opts,
+               fero_op **op)
+{
+    fero_val value = {.type = FERO_T_JSON, .s = fields};
+    return request_with_key(cache, FRAME_PATCH, key, &value, opts, op);
 }
 
 int fero_remove(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op **op)

@@ -24,6 +24,10 @@ static fero_slice verb_name(const struct handler *handler, const struct request 
     if (handler->name.ptr != NULL) return handler->name;
     if (request->frame_type == FRAME_UPDATE) return fero_str("UPDATE");
     if (request->frame_type == FRAME_REMOVE) return fero_str("REMOVE");
+    if (request->frame_type == FRAME_ADD || request->frame_type == FRAME_INSERT)
+        return fero_str("ADD");
+    if (request->frame_type == FRAME_PUSH) return fero_str("PUSH");
+    if (request->frame_type == FRAME_PATCH) return fero_str("PATCH");
     return (fero_slice){request->verb.data, request->verb.size};
 }
 
@@ -67,6 +71,7 @@ void definition_free(struct cache_definition *definition)
     memory_put(definition->verbs);
     memory_put(definition->verbs_bytes);
     memory_put(definition->name);
+    memory_put(definition->ids);
     *definition = (struct cache_definition){0};
 }
 
@@ -126,6 +131,8 @@ int definition_make(struct cache_definition *definition, const char *name, uint3
     size_t verbs = opts != NULL ? opts->verbs_count : 0;
     definition->name = copy_text(name);
     if (definition->name == NULL) goto no_memory;
+    definition->ids = memory_take(sizeof *definition->ids);
+    if (definition->ids == NULL) goto no_memory;
     if (verbs > 0) {
         definition->verbs = memory_take(verbs * sizeof *definition->verbs);
         if (definition->verbs == NULL) goto no_memory;

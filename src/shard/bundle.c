@@ -214,7 +214,9 @@ void bundle_apply(struct shard *shard, uint32_t from, const struct mail *mail)
     bool is_short = updates.session != NULL || bundle->claim.id == 0;
     if (updates.session != NULL) session_before_run(updates.session);
     while (at < size - UPDATES_SLACK_BYTES) {
-        size_t bytes = is_short ? shard->updates_take(&updates, frames + at, size - at) : 0;
+        size_t bytes = 0;
+        if (is_short && !request_looks_deep(frames + at, size - at))
+            bytes = shard->updates_take(&updates, frames + at, size - at);
         if (LIKELY(bytes > 0))
             send_replies(&updates, from, bundle);
         else

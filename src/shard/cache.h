@@ -6,7 +6,9 @@
 
 #include <stdint.h>
 
+#include "base/attr.h"
 #include "base/bytes.h"
+#include "shard/mailbox.h"
 #include "shard/store.h"
 #include "wire/frame.h"
 
@@ -15,6 +17,19 @@
 
 struct request_context;
 struct shard;
+
+/*
+ * The numbers that adds give to partitions: one counter for all shards of a node, above every whole
+ * number that any of them has as a partition.
+ */
+struct cache_ids {
+    uint64_t given; /* the last one; any shard adds to it */
+    struct {
+        uint64_t highest; /* of the shard's partitions; it alone writes it */
+    } __attribute__((aligned(CACHE_LINE))) shards[SHARDS_MAX];
+};
+/* The next number. Any thread. */
+uint64_t cache_next_id(struct cache_ids *ids);
 
 /* What a handler did; negative is an enum reply_error with a minus sign. */
 enum handled {
@@ -40,6 +55,7 @@ struct cache_definition {
     struct cache_verb handler; /* sees what no verb matches; no function: the default handler */
     uint8_t *verbs_bytes;      /* as they stand in OPENED */
     size_t verbs_bytes_count;
+    struct cache_ids *ids; /* what it points to changes */
 };
 
 struct cache {

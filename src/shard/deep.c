@@ -158,6 +158,7 @@ struct grip {
     uint32_t root;   /* 0: it has no tree */
     bool is_made;    /* the tree is not the table's yet */
     uint64_t record; /* where the entry is a record's: its address */
+    struct bytes name;
 };
 
 uint64_t *deep_entry(struct store *store, uint64_t hash, struct bytes partition, uint32_t *root)
@@ -173,7 +174,8 @@ uint64_t *deep_entry(struct store *store, uint64_t hash, struct bytes partition,
 
 static void grip_find(struct store *store, struct grip *grip, struct bytes partition)
 {
-    *grip = (struct grip){.hash = hash_key(partition.data, partition.size, store->hash_seed)};
+    *grip = (struct grip){.hash = hash_key(partition.data, partition.size, store->hash_seed),
+                          .name = partition};
     grip->entry = deep_entry(store, grip->hash, partition, &grip->root);
     if (grip->entry != NULL && grip->root == 0) grip->record = entry_address(*grip->entry);
 }
@@ -221,6 +223,7 @@ static void grip_keep(struct store *store, struct grip *grip)
     const struct change *change = grip_record(store, grip);
     if (!grip->is_made) return;
     if (change != NULL && change->type == FRAME_REMOVE) store->tombstones--;
+    if (change == NULL) store_note_id(store, grip->name.data, grip->name.size);
     table_set_tree(&store->table, grip->hash, grip->entry, (uint64_t)grip->root << CELL_SHIFT);
     grip->is_made = false;
 }
@@ -753,6 +756,20 @@ enum store_result deep_patch(struct store *store, const struct store_request *re
     enum store_result result = deep_begin(store, request, &deep);
     if (result == STORE_OK) result = patch(store, &deep, changed);
     return deep_end(store, &deep, result);
+}
+
+enum store_result deep_insert(struct store *store, const struct store_request *request,
+                              const struct change **changed)
+{
+    struct store_request insert = *request;
+    enum store_result result = store_get(store, request, changed);
+    struct shown shown = show(request->body, request->key_len);
+    if (deep_is_key(request->body, request->key_len))
+        return refuse(store, ERROR_INVALID, "key \"%s\" is not a partition's", shown.text);
+    if (result != STORE_NO_KEY)
+        return refuse(store, ERROR_CONFLICT, "there is a key \"%s\" already", shown.text);
+    insert.type = FRAME_ADD;
+    return store_update(store, &insert, changed);
 }
 
 uint64_t deep_id_of(const struct change *change)

@@ -42,6 +42,10 @@ enum store_result deep_add(struct store *store, const struct store_request *requ
 enum store_result deep_patch(struct store *store, const struct store_request *request,
                              const struct change **changed);
 
+/* Sets a partition that is not there yet. */
+enum store_result deep_insert(struct store *store, const struct store_request *request,
+                              const struct change **changed);
+
 /* What a get found. */
 struct deep_value {
     enum value_type type;

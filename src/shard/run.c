@@ -108,8 +108,8 @@ static COLD enum decoded check_slow(struct request *request, const struct shard 
         return refuse(request, ERROR_INVALID, "slot %llu is not below %llu", header->slot,
                       SLOTS_COUNT);
     uint8_t type = header->type;
-    bool has_key = type == FRAME_UPDATE || type == FRAME_REMOVE || type == FRAME_GET;
-    if (has_key && header->key_len == 0)
+    bool has_key = type >= FRAME_UPDATE && type <= FRAME_INSERT;
+    if (has_key && header->key_len == 0 && type != FRAME_ADD)
         return refuse(request, ERROR_INVALID, "key of %llu bytes: it must have at least %llu", 0,
                       1);
     if ((type == FRAME_REMOVE || type == FRAME_GET) && value_bytes != 0)
@@ -215,9 +215,9 @@ enum decoded request_decode(struct request *request, struct shard *shard, const 
 size_t request_reply_bytes_max(const struct request *request)
 {
     if (request->want < WANT_REPLY) return 0;
-    if (request->error != 0 || request->frame_type == FRAME_UPDATE ||
-        request->frame_type == FRAME_REMOVE)
-        return CHANGED_REPLY_BYTES_MAX;
+    uint8_t type = request->frame_type;
+    bool is_change = type >= FRAME_UPDATE && type <= FRAME_INSERT && type != FRAME_GET;
+    if (request->error != 0 || is_change) return CHANGED_REPLY_BYTES_MAX;
     return FRAME_REPLY_BYTES + CROSSING_INLINE_BYTES_MAX;
 }
 
@@ -302,7 +302,7 @@ static ALWAYS_INLINE size_t reply_bytes(uint64_t offset, size_t value_bytes)
 
 /*
  * Begins a reply that its caller takes (over a lane the caller's shard looks at that): returns where
- * its value goes, or NULL where nobody wants one or it was lost. reply_done ends it.
+ * its value goes, or NULL where nobody wants one or it was lost. reply_end ends it.
  */
 static ALWAYS_INLINE uint8_t *reply_begin(struct request_context *context, uint16_t code,
                                           uint64_t offset, uint8_t flags, size_t value_bytes)
@@ -507,10 +507,24 @@ void request_fail_late(struct request_context *context)
 {
     const struct request *request = context->request;
     struct session *session = request->session;
-    bool is_change = request->frame_type <= FRAME_PATCH && request->frame_type != FRAME_GET;
+    bool is_change = request->frame_type <= FRAME_INSERT && request->frame_type != FRAME_GET;
     if (session != NULL && is_change && !session_must_grow(session, request->store.seq_whole))
         session_remember_failure(session, request->store.seq_whole, SESSION_LATE);
     fail_late(context);
+}
+
+/* An add or a push: the reply has the number that the owner gave. */
+static void reply_added(struct request_context *context, const struct change *change, uint8_t flags)
+{
+    uint64_t id = deep_id_of(change);
+    reply_write(context, reply_code(OUTCOME_OK, ERROR_NONE), change_offset(change),
+                VALUE_INT64 | flags, &id, sizeof id);
+}
+
+static bool gives_number(const struct request *request)
+{
+    return request->frame_type == FRAME_ADD || request->frame_type == FRAME_PUSH ||
+           request->frame_type == FRAME_INSERT;
 }
 
 /* A request that was sent again: the answer it got, or the refusal to guess. True: it was answered. */
@@ -531,7 +545,10 @@ static COLD bool answer_again(struct request_context *context, enum session_verd
     }
     const struct change *change = store_change_of(&context->request->cache->store, request->session,
                                                   request->seq_whole, address);
-    reply_changed(context, change != NULL ? change_offset(change) : 0, REPLY_DUPLICATE);
+    if (change != NULL && gives_number(context->request))
+        reply_added(context, change, REPLY_DUPLICATE);
+    else
+        reply_changed(context, change != NULL ? change_offset(change) : 0, REPLY_DUPLICATE);
     return true;
 }
 
@@ -552,7 +569,8 @@ static ALWAYS_INLINE bool is_new(struct request_context *context)
     return true;
 }
 
-static ALWAYS_INLINE void changed(struct request_context *context, const struct change *change)
+/* The session knows from now on that this request made the change. */
+static ALWAYS_INLINE void remember(struct request_context *context, const struct change *change)
 {
     struct request *request = context->request;
     struct shard *shard = context->shard;
@@ -560,6 +578,11 @@ static ALWAYS_INLINE void changed(struct request_context *context, const struct 
         session_remember(request->session, request->store.seq_whole,
                          address_of(&shard->segments, change));
     shard->appended_bytes += request->frame_bytes;
+}
+
+static ALWAYS_INLINE void changed(struct request_context *context, const struct change *change)
+{
+    remember(context, change);
     reply_changed(context, change_offset(change), 0);
 }
 
@@ -576,6 +599,38 @@ static ALWAYS_INLINE void apply_update(struct request_context *context)
         changed(context, change);
     else
         fail_change(context, result);
+}
+
+/* An add, a push, a patch or an insert. */
+static void apply_deep(struct request_context *context)
+{
+    struct request *request = context->request;
+    struct store *store = &request->cache->store;
+    const struct change *change = NULL;
+    enum store_result result;
+    if (!is_new(context)) return;
+    count(&context->shard->counters.updates, 1);
+    if (request->frame_type == FRAME_PUSH)
+        result = deep_push(store, &request->store, &change);
+    else if (request->frame_type == FRAME_INSERT)
+        result = deep_insert(store, &request->store, &change);
+    else if (request->frame_type == FRAME_ADD)
+        result = deep_add(store, &request->store, &change);
+    else
+        result = deep_patch(store, &request->store, &change);
+    if (result != STORE_OK) {
+        fail_change(context, result);
+        return;
+    }
+    if (change == NULL) { /* a patch without fields */
+        reply_changed(context, 0, 0);
+        return;
+    }
+    remember(context, change);
+    if (gives_number(request))
+        reply_added(context, change, 0);
+    else
+        reply_changed(context, change_offset(change), 0);
 }
 
 static void apply_remove(struct request_context *context)
@@ -749,6 +804,12 @@ void request_apply(struct request_context *context)
     case FRAME_REMOVE:
         if (!handler_takes_it(context)) apply_remove(context);
         break;
+    case FRAME_ADD:
+    case FRAME_PUSH:
+    case FRAME_PATCH:
+    case FRAME_INSERT:
+        if (!handler_takes_it(context)) apply_deep(context);
+        break;
     case FRAME_GET: apply_get(context); break;
     case FRAME_INFO: apply_info(context); break;
     case FRAME_STOP: apply_stop(context); break;
@@ -818,13 +879,102 @@ static unsigned run_length(const uint8_t *data, size_t size)
     uint8_t flags = data[5];
     bool looks_plain = (flags & (FRAME_WANT | FRAME_EXTENDED)) == WANT_REPLY << FRAME_WANT_SHIFT &&
                        value_bytes_of[flags & FRAME_VALUE_TYPE] == ANY_BYTES;
-    return looks_plain ? 1 : RUN_MAX;
+    return looks_plain && !request_looks_deep(data, size) ? 1 : RUN_MAX;
 }
 
 /* The number with this low half that is nearest to the highest one on the link. */
 static ALWAYS_INLINE uint64_t seq_nearest(uint64_t highest, uint32_t low)
 {
     return highest + (uint64_t)(int64_t)(int32_t)(low - (uint32_t)highest);
+}
+
+/* Numbers that a session was given are remembered as if they were addresses of another session. */
+#define IDS_SESSION 0x6964732d67697665u
+
+/*
+ * The number for an add without a key: the one that it had if it is sent again. 0: there is none, and
+ * the request says why.
+ */
+static COLD uint64_t id_for(struct request *request, struct caller *caller)
+{
+    struct shard *shard = caller->shard;
+    struct cache_ids *ids = request->cache->definition->ids;
+    uint64_t seq = request->store.seq_whole;
+    uint32_t low = 0;
+    struct session_claim claim = caller->claim;
+    if (claim.id == 0) return cache_next_id(ids);
+    claim.id ^= IDS_SESSION;
+    struct session *session = claim.id != 0 ? sessions_use(&shard->sessions, &claim) : NULL;
+    enum session_verdict verdict =
+        session != NULL ? session_probe(session, seq, &low) : SESSION_NEW;
+    if (verdict == SESSION_KNOWN) return seq_nearest(load_relaxed_u64(&ids->given), low);
+    if (verdict == SESSION_STALE) {
+        refuse(request, ERROR_STALE,
+               "sequence number %llu is below the session's window, which ends at %llu", seq,
+               session->seq_highest);
+        return 0;
+    }
+    if (session == NULL ||
+        (session_must_grow(session, seq) && sessions_grow(&shard->sessions, session, seq) < 0)) {
+        refuse(request, ERROR_NO_MEMORY, "no memory to remember the request", 0, 0);
+        return 0;
+    }
+    uint64_t id = cache_next_id(ids);
+    session_remember(session, seq, id << 3);
+    return id;
+}
+
+/*
+ * An add without a key becomes an insert of the next number, for whichever shard that is. It lies in
+ * the shard's scratch, so the run ends with it.
+ */
+static COLD void give_id(struct request *request, struct caller *caller)
+{
+    struct shard *shard = caller->shard;
+    struct frame_request frame;
+    struct refusal refusal;
+    char key[24];
+    uint64_t id = id_for(request, caller);
+    if (id == 0) return;
+    struct request original = *request;
+    size_t key_len = (size_t)snprintf(key, sizeof key, "%llu", (unsigned long long)id);
+    size_t length = sizeof frame + key_len + original.store.body_bytes;
+    size_t bytes = round_up_8(length) + UPDATES_SLACK_BYTES;
+    if (shard->scratch_bytes < bytes) {
+        uint8_t *scratch = memory_take(bytes);
+        if (scratch == NULL) {
+            refuse(request, ERROR_NO_MEMORY, "no memory for %llu bytes", bytes, 0);
+            return;
+        }
+        memory_put(shard->scratch);
+        shard->scratch = scratch;
+        shard->scratch_bytes = bytes;
+    }
+    memcpy(&frame, request->frame, sizeof frame);
+    frame.length = (uint32_t)length;
+    frame.type = FRAME_INSERT;
+    frame.flags &= (uint8_t)~FRAME_EXTENDED;
+    frame.key_len = (uint16_t)key_len;
+    frame.slot = FRAME_SLOT_ANY;
+    memset(shard->scratch + round_up_8(length) - 8, 0, 8);
+    memcpy(shard->scratch, &frame, sizeof frame);
+    memcpy(shard->scratch + sizeof frame, key, key_len);
+    memcpy(shard->scratch + sizeof frame + key_len, original.store.body, original.store.body_bytes);
+    enum decoded decoded =
+        request_decode(request, shard, shard->scratch, round_up_8(length), &refusal);
+    if (decoded != DECODED_REQUEST) *request = original; /* it is too long now */
+    request->input_bytes = original.input_bytes;
+    request->deadline_ns = original.deadline_ns;
+    request->store.seq_whole = original.store.seq_whole;
+    if (decoded != DECODED_REQUEST)
+        refuse(request, ERROR_TOO_BIG, "a frame of %llu bytes with its key, of %llu at most",
+               length, shard->options->frame_bytes_max);
+}
+
+static bool wants_id(const struct request *request)
+{
+    return UNLIKELY(request->frame_type == FRAME_ADD) && request->store.key_len == 0 &&
+           request->error == 0;
 }
 
 /* Decodes up to RUN_MAX requests at `data` and starts fetching what they need. */
@@ -847,8 +997,11 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
         if (UNLIKELY(request->deadline_ns != 0) && at < caller->again_bytes)
             request->deadline_ns -= shard->now_ns - caller->again_ns;
         at += request->frame_bytes;
+        request->input_bytes = request->frame_bytes;
         request->store.seq_whole = seq_nearest(highest, request->link_seq);
         highest = max_u64(highest, request->store.seq_whole);
+        bool was_given_id = wants_id(request);
+        if (UNLIKELY(was_given_id)) give_id(request, caller);
         request->store.session = caller->claim.id;
         request->session = caller->session;
         if (owner_of(shard, request) != shard->index)
@@ -856,7 +1009,7 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
         else if (is_keyed(request))
             store_prefetch(&request->cache->store, &request->store);
         run->count++;
-        if (UNLIKELY(request->frame_type == FRAME_INFO)) break;
+        if (UNLIKELY(request->frame_type == FRAME_INFO || was_given_id)) break;
     }
     for (unsigned i = 0; i < run->count; i++) {
         struct request *request = &run->requests[i];
@@ -903,7 +1056,7 @@ static size_t run_apply(struct run *run, struct caller *caller)
         if (request->frame_type != FRAME_UPDATE) small = false;
         caller->seq_highest = max_u64(caller->seq_highest, request->store.seq_whole);
         caller->seq_last = request->link_seq;
-        bytes += request->frame_bytes;
+        bytes += request->input_bytes;
     }
     caller->requests += i;
     caller->consumed_bytes += bytes;
@@ -951,6 +1104,7 @@ static size_t take_plain(struct caller *caller, const uint8_t *data, size_t size
                               .seq = caller->seq_highest};
     if (size < UPDATES_SLACK_BYTES || data[4] != FRAME_UPDATE) return 0;
     if (BUGGIFY("general_way")) return 0;
+    if (UNLIKELY(request_looks_deep(data, size))) return 0;
     if (UNLIKELY(!caller_has_room(caller, shard->outbox_bytes))) return 0;
     updates.replies = link_reserve(&caller->link, UPDATES_MAX * FRAME_REPLY_BYTES);
     if (UNLIKELY(updates.replies == NULL)) return 0;
@@ -985,7 +1139,7 @@ int64_t run_from_caller(void *context, uint8_t *data, size_t size)
         if (at == size) break;
         enum decoded decoded = run_decode(&run, caller, data + at, size - at, &refusal);
         size_t run_bytes = 0;
-        for (unsigned i = 0; i < run.count; i++) run_bytes += run.requests[i].frame_bytes;
+        for (unsigned i = 0; i < run.count; i++) run_bytes += run.requests[i].input_bytes;
         size_t applied = run_apply(&run, caller);
         at += applied;
         caller->must_ack |= applied > 0;

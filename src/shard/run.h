@@ -24,6 +24,8 @@ struct request {
     struct cache *cache; /* NULL only where `error` is set, or for INFO */
     const uint8_t *frame;
     uint32_t frame_bytes; /* with the padding */
+    uint32_t
+        input_bytes; /* what it takes of its caller's input: more, or less, where it was rewritten */
     uint32_t link_seq;
     uint8_t want; /* enum frame_want */
     uint8_t frame_type;
@@ -78,6 +80,16 @@ void request_apply(struct request_context *context);
 /* Lets the default handler do it, and captures its reply. */
 void request_capture(struct shard *shard, struct request *request, struct captured *captured);
 void captured_deinit(struct captured *captured);
+
+/* Whether the key of the frame at `data` has a dot: then updates.c will not take it. */
+static inline bool request_looks_deep(const uint8_t *data, size_t size)
+{
+    uint16_t key_len;
+    memcpy(&key_len, data + offsetof(struct frame_request, key_len), sizeof key_len);
+    if (size < FRAME_REQUEST_BYTES + (size_t)key_len || (data[5] & FRAME_EXTENDED) != 0)
+        return false;
+    return memchr(data + FRAME_REQUEST_BYTES, '.', key_len) != NULL;
+}
 
 /* Its deadline has passed. What its session knows is answered all the same: it has been done. */
 bool request_is_late(const struct shard *shard, const struct request *request);

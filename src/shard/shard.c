@@ -121,6 +121,7 @@ void shard_deinit(struct shard *shard)
     memory_release(shard->waiting, callers * sizeof(struct caller *));
     memory_release(shard->dirty, callers * sizeof(struct caller *));
     memory_release(shard->callers, callers * sizeof *shard->callers);
+    memory_put(shard->scratch);
     sessions_deinit(&shard->sessions);
     errors_deinit(&shard->errors);
     segments_deinit(&shard->segments);
@@ -149,6 +150,8 @@ static int open_cache(struct shard *shard, const struct cache_definition *defini
         return err;
     }
     cache->definition = definition;
+    if (definition->ids != NULL)
+        cache->store.highest_id = &definition->ids->shards[shard->index].highest;
     cache->shard = shard;
     shard->caches[shard->caches_count++] = cache;
     return 0;

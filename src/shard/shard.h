@@ -140,9 +140,11 @@ struct shard {
     struct waiters waiters;
     struct asks asks;
     updates_fn updates_take; /* the variant for this processor */
-    uint32_t handed_over;    /* lanes' requests without a reply yet */
-    struct feed *feeds;      /* of threads of the program */
-    bool must_feed;          /* some of them may go on although nothing was appended */
+    uint8_t *scratch;        /* for a frame that is rewritten */
+    size_t scratch_bytes;
+    uint32_t handed_over; /* lanes' requests without a reply yet */
+    struct feed *feeds;   /* of threads of the program */
+    bool must_feed;       /* some of them may go on although nothing was appended */
     struct subscription *subscriptions;
     bool must_serve; /* some of them may go on although nothing was appended */
 

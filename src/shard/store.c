@@ -152,6 +152,14 @@ static NO_INLINE bool is_deep(struct store *store, const struct store_request *r
            deep_is_tree(store, request->hash, request->body, request->key_len);
 }
 
+void store_note_id(struct store *store, const uint8_t *name, size_t bytes)
+{
+    struct path_part part = {.name = name, .bytes = (uint16_t)bytes};
+    uint32_t id;
+    if (store->highest_id == NULL || !path_index(&part, &id) || id <= *store->highest_id) return;
+    store_relaxed_u64(store->highest_id, id);
+}
+
 /* The first change of a key, or the first after its removal was forgotten. */
 static NO_INLINE enum store_result insert(struct store *store, const struct store_request *request,
                                           const struct change **changed)
@@ -169,6 +177,7 @@ static NO_INLINE enum store_result insert(struct store *store, const struct stor
     }
     size_t padded = change_padded_bytes(change);
     store_release_u64(entry, entry_make(request->hash, log_commit(&store->log, slot, padded)));
+    store_note_id(store, request->body, request->key_len);
     *changed = change;
     return STORE_OK;
 }
@@ -247,6 +256,8 @@ const struct change *store_change_of(const struct store *store, uint64_t session
         const struct change *change = change_at(store->segments, address);
         if (change->session != session || change_seq(change) != (seq & CHANGE_48_BITS)) continue;
         if (index_is_unlinked(address, *index_word(store->segments, address))) continue;
+        /* Bytes of something else, which may look like a record, must not lead beyond the memory. */
+        if (address + CHANGE_BYTES + change->key_len > bytes) continue;
         return change;
     }
     return NULL;

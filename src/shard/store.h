@@ -50,7 +50,8 @@ struct store {
     uint64_t *hlc; /* the shard's clock; every change takes the next tick */
     uint64_t tombstones;
     struct compaction *compaction;
-    struct forest forest;         /* of the partitions that have something deep */
+    struct forest forest; /* of the partitions that have something deep */
+    uint64_t *highest_id; /* of its partitions that are whole numbers; NULL: nobody wants to know */
     struct store_refusal refusal; /* of the last request with STORE_REFUSED */
     struct cursors cursors;
 };
@@ -155,6 +156,9 @@ uint64_t store_truncate_floor(const struct store *store, uint16_t slot);
 size_t store_compact(struct store *store, size_t bytes_max);
 /* Others that share the memory were refused, and have nothing to give back: as if this one were. */
 void store_make_room(struct store *store);
+
+/* A partition of this name is new. */
+void store_note_id(struct store *store, const uint8_t *name, size_t bytes);
 
 uint64_t store_keys_count(const struct store *store);
 /* Aborts where a stated invariant does not hold. O(n). */

@@ -52,11 +52,12 @@ enum frame_type {
     FRAME_UPDATE = 16,
     FRAME_REMOVE = 17,
     FRAME_GET = 18,
-    FRAME_ADD = 19,   /* the owner gives the id: the last part of the key, or the key */
-    FRAME_PUSH = 20,  /* at the end of an array */
-    FRAME_PATCH = 21, /* several fields of an object */
-    FRAME_STOP = 30,  /* a deferred request: the value is its number */
-    FRAME_VERB = 31,  /* the verb's name is in an extension */
+    FRAME_ADD = 19,    /* the owner gives the id: the last part of the key, or the key */
+    FRAME_PUSH = 20,   /* at the end of an array */
+    FRAME_PATCH = 21,  /* several fields of an object */
+    FRAME_INSERT = 22, /* a partition that is not there yet */
+    FRAME_STOP = 30,   /* a deferred request: the value is its number */
+    FRAME_VERB = 31,   /* the verb's name is in an extension */
 
     FRAME_VERB_FIRST = 64 /* up to 255: verbs numbered by OPENED */
 };

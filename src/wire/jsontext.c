@@ -462,14 +462,16 @@ static bool read_double(const uint8_t *text, size_t bytes, double *number)
     return isfinite(*number);
 }
 
+/* Which only a double can be. */
+static bool is_minus_zero(const uint8_t *text, size_t bytes)
+{
+    return bytes == 2 && memcmp(text, "-0", 2) == 0;
+}
+
 static bool read_int64(const uint8_t *text, size_t bytes, int64_t *number)
 {
     char copy[24];
-    if (bytes >= sizeof copy) return false;
-    if (memchr(text, '.', bytes) != NULL || memchr(text, 'e', bytes) != NULL ||
-        memchr(text, 'E', bytes) != NULL)
-        return false;
-    if (bytes == 2 && memcmp(text, "-0", 2) == 0) return false;
+    if (bytes >= sizeof copy || is_minus_zero(text, bytes)) return false;
     memcpy(copy, text, bytes);
     copy[bytes] = 0;
     errno = 0;
@@ -481,10 +483,12 @@ static void number_value(struct jsontext_value *to, const uint8_t *text, size_t 
 {
     int64_t whole;
     double number;
-    if (read_int64(text, bytes, &whole)) {
+    bool is_whole = memchr(text, '.', bytes) == NULL && memchr(text, 'e', bytes) == NULL &&
+                    memchr(text, 'E', bytes) == NULL;
+    if (is_whole && read_int64(text, bytes, &whole)) {
         *to = (struct jsontext_value){.type = VALUE_INT64, .bytes = sizeof whole};
         memcpy(to->fixed, &whole, sizeof whole);
-    } else if (read_double(text, bytes, &number)) {
+    } else if ((!is_whole || is_minus_zero(text, bytes)) && read_double(text, bytes, &number)) {
         *to = (struct jsontext_value){.type = VALUE_DOUBLE, .bytes = sizeof number};
         memcpy(to->fixed, &number, sizeof number);
     }

@@ -73,8 +73,8 @@ size_t jsontext_unescape(uint8_t *to, size_t room, const uint8_t *from, size_t b
 bool jsontext_name_is(struct bytes escaped, const void *name, size_t bytes);
 
 /*
- * The value with its own type: a whole number of 64 bits is an int64, another number a double, and
- * one that is too large for both stays JSON.
+ * The value with its own type: a whole number of 64 bits is an int64, a number with a fraction or an
+ * exponent a double, and one that is too large stays JSON.
  */
 struct jsontext_value {
     enum value_type type;

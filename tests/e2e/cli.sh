@@ -15,7 +15,8 @@ check "--version is the same" prints_like "fero [0-9]*"
 run "$FERO"
 check "no command is a usage error" is_status 2
 
-for command in serve set get rm watch log req info stat errors completion bench version help "bench speed" "bench latency" \
+for command in serve set get rm add push patch watch log req info stat errors completion bench version help \
+    "bench speed" "bench latency" \
     "bench all"; do
     # shellcheck disable=SC2086 # "bench speed" is two words
     run "$FERO" $command --help

@@ -29,7 +29,8 @@ run_shown() # command
     command=${command//build\/libfero.a/$build\/libfero.a}
     command=${command//build\/greeter/$folder\/greeter}
     if [[ $command == "build/fero set"* || $command == "build/fero get"* ||
-        $command == "build/fero rm"* || $command == "build/fero req"* ||
+        $command == "build/fero rm"* || $command == "build/fero push"* ||
+        $command == "build/fero req"* ||
         $command == "build/fero watch"* || $command == "build/fero log"* ]]; then
         # A pipe may stand behind it.
         [[ $command == *" | "* ]] || command="$command | cat"

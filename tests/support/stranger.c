@@ -229,6 +229,7 @@ static bool frame_is_good(const uint8_t *frame, size_t length)
     case FRAME_ADD:
     case FRAME_PUSH:
     case FRAME_PATCH:
+    case FRAME_INSERT:
     case FRAME_STOP:
     case FRAME_VERB:
     case FRAME_VERB_FIRST: return false;

@@ -317,7 +317,7 @@ static void a_wrong_request_fails_alone(void **unused)
         failing(with_value(update, VALUE_UNDEFINED, "x", 1), ERROR_TYPE, "type 0", "1 bytes"),
         failing(with_value(update, 8, "x", 1), ERROR_TYPE, "type 8", "1 bytes"),
         failing(with_value(update, 15, "", 0), ERROR_TYPE, "type 15", "0 bytes"),
-        failing(with_type(update, 19), ERROR_UNSUPPORTED, "type 19", "64"),
+        failing(with_type(update, 23), ERROR_UNSUPPORTED, "type 23", "64"),
         failing(with_type(update, 29), ERROR_UNSUPPORTED, "type 29", "64"),
         failing(with_type(update, 32), ERROR_UNSUPPORTED, "type 32", "64"),
         failing(with_type(update, 63), ERROR_UNSUPPORTED, "type 63", "64"),

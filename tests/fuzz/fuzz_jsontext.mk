@@ -1,0 +1,1 @@
+$(BUILD)/tests/fuzz/fuzz_jsontext: TEST_LIBS := -ljansson
