@@ -28,10 +28,8 @@ run_shown() # command
     command=${command//-luring -lm/-luring -lm $sanitize}
     command=${command//build\/libfero.a/$build\/libfero.a}
     command=${command//build\/greeter/$folder\/greeter}
-    if [[ $command == "build/fero set"* || $command == "build/fero get"* ||
-        $command == "build/fero rm"* || $command == "build/fero push"* ||
-        $command == "build/fero req"* ||
-        $command == "build/fero watch"* || $command == "build/fero log"* ]]; then
+    local asks='^build/fero (set|get|rm|add|push|patch|watch|log|req) '
+    if [[ $command =~ $asks ]]; then
         # A pipe may stand behind it.
         [[ $command == *" | "* ]] || command="$command | cat"
         command="${command/ | / --seeds $NODE | }"
