@@ -216,6 +216,10 @@ static int run_watch(const struct command *command, int argc, char **argv)
     int count;
     int status = command_parse(command, argc, argv, &options, &count);
     if (status != COMMAND_GO_ON) return status;
+    if (count > 1 && argv[1][0] == 0) {
+        complain(command, "the key is empty; without one, all changes are watched");
+        return STATUS_USAGE;
+    }
     take_prefix(count > 1 ? argv[1] : NULL, &opts);
     if (!take_from(command, options.from, &opts)) return STATUS_USAGE;
     return run_stream(&watch, command, argv[0], &opts);

@@ -295,13 +295,6 @@ static int start(struct feeding *feed, uint32_t cache, const fero_stream_opts *o
     return err;
 }
 
-/* Whether all keys that match are of one partition. */
-static bool has_partition(const fero_stream_opts *opts)
-{
-    return opts->prefix.len > 0 && (opts->match == FERO_MATCH_PATH ||
-                                    memchr(opts->prefix.ptr, '.', opts->prefix.len) != NULL);
-}
-
 static int check_opts(const fero_stream_opts *opts, size_t key_bytes_max)
 {
     if (opts->prefix.len > key_bytes_max)
@@ -310,7 +303,7 @@ static int check_opts(const fero_stream_opts *opts, size_t key_bytes_max)
     if (opts->change != NULL || opts->event != NULL || opts->credit_bytes != 0)
         return error_set(FERO_E_INVAL,
                          "a feed has no callbacks and no credit: its queue bounds it");
-    if (opts->from == FERO_FROM_OFFSET && !has_partition(opts))
+    if (opts->from == FERO_FROM_OFFSET && !stream_has_partition(opts))
         return error_set(FERO_E_INVAL, "an offset is that of a partition: name one as the prefix");
     return stream_check_opts(opts);
 }
@@ -319,7 +312,7 @@ static int check_opts(const fero_stream_opts *opts, size_t key_bytes_max)
 static uint64_t shards_of(const struct hosts *hosts, const fero_stream_opts *opts)
 {
     uint32_t count = hosts->options->shards_count;
-    if (!has_partition(opts)) return UINT64_MAX >> (64 - count);
+    if (!stream_has_partition(opts)) return UINT64_MAX >> (64 - count);
     return (uint64_t)1 << hosts->slot_owner[slot_of_key(opts->prefix.ptr, opts->prefix.len)];
 }
 

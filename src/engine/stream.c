@@ -17,6 +17,7 @@
 #include "engine/error.h"
 #include "engine/result.h"
 #include "log/change.h"
+#include "wire/path.h"
 #include "wire/stream.h"
 
 #define CREDIT_DEFAULT (4 * MIB)
@@ -415,13 +416,41 @@ void streams_end(struct client *client, const struct client_cache *cache)
     }
 }
 
+bool stream_has_partition(const fero_stream_opts *opts)
+{
+    const fero_slice *prefix = &opts->prefix;
+    if (prefix->len == 0) return false;
+    return opts->match == FERO_MATCH_PATH ||
+           path_partition_bytes(prefix->ptr, prefix->len) < prefix->len;
+}
+
+/* A path that no key can have would wait forever. */
+static int check_path(const fero_slice *path)
+{
+    switch (path_check(path->ptr, path->len)) {
+    case PATH_OK: break;
+    case PATH_EMPTY_PART:
+        return error_set(FERO_E_INVAL,
+                         "key \"%.*s\" has an empty part: \"\\.\" is a dot inside of a part",
+                         (int)path->len, (const char *)path->ptr);
+    case PATH_TOO_DEEP:
+        return error_set(FERO_E_INVAL, "a key of %zu bytes has more than %d parts", path->len,
+                         PATH_PARTS_MAX + 1);
+    case PATH_NOT_UTF8:
+        return error_set(FERO_E_INVAL, "a key of %zu bytes has a part that is not UTF-8",
+                         path->len);
+    }
+    return 0;
+}
+
 int stream_check_opts(const fero_stream_opts *opts)
 {
     if (opts->from < FERO_FROM_START || opts->from > FERO_FROM_SNAPSHOT)
         return error_set(FERO_E_INVAL, "from is %d, but must be from 0 to 4", opts->from);
     if (opts->match != FERO_MATCH_PATH && opts->match != FERO_MATCH_PREFIX)
         return error_set(FERO_E_INVAL, "match is %d, but must be 0 or 1", opts->match);
-    return 0;
+    bool is_path = opts->match == FERO_MATCH_PATH && opts->prefix.len > 0;
+    return is_path ? check_path(&opts->prefix) : 0;
 }
 
 static int check(const struct client *client, const fero_stream_opts *opts)
@@ -441,9 +470,7 @@ static int check(const struct client *client, const fero_stream_opts *opts)
 static uint32_t slot_of_stream(const fero_stream_opts *opts)
 {
     const fero_slice *prefix = &opts->prefix;
-    bool has_partition = prefix->len > 0 && (opts->match == FERO_MATCH_PATH ||
-                                             memchr(prefix->ptr, '.', prefix->len) != NULL);
-    return has_partition ? slot_of_key(prefix->ptr, prefix->len) : SLOTS_COUNT;
+    return stream_has_partition(opts) ? slot_of_key(prefix->ptr, prefix->len) : SLOTS_COUNT;
 }
 
 int client_subscribe(struct client_cache *cache, const fero_stream_opts *opts, fero_stream **out)

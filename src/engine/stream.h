@@ -17,6 +17,9 @@ struct client_cache;
 struct client_link;
 struct refusal;
 
+/* Whether all keys that match are of one partition. */
+bool stream_has_partition(const fero_stream_opts *opts);
+
 /* What does not depend on who is asked. */
 MUST_CHECK int stream_check_opts(const fero_stream_opts *opts);
 /*

@@ -58,6 +58,22 @@ enum path_result path_read(struct path *path, const void *key, size_t bytes, uin
     return PATH_OK;
 }
 
+enum path_result path_check(const void *key, size_t bytes)
+{
+    const uint8_t *text = key;
+    size_t at = part_end(text, bytes, 0);
+    if (at == 0) return PATH_EMPTY_PART;
+    for (uint32_t count = 0; at < bytes; count++) {
+        size_t begin = at + 1;
+        if (count == PATH_PARTS_MAX) return PATH_TOO_DEEP;
+        at = part_end(text, bytes, begin);
+        if (at == begin) return PATH_EMPTY_PART;
+        /* Escapes are of ASCII, and change nothing of that. */
+        if (!utf8_is_text(text + begin, at - begin)) return PATH_NOT_UTF8;
+    }
+    return PATH_OK;
+}
+
 size_t path_escape(uint8_t *to, const void *name, size_t bytes)
 {
     const uint8_t *from = name;

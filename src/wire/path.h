@@ -37,6 +37,9 @@ size_t path_partition_bytes(const void *key, size_t bytes);
 MUST_CHECK enum path_result path_read(struct path *path, const void *key, size_t bytes,
                                       uint8_t *scratch);
 
+/* What path_read would say of a key of any size, without reading it. */
+MUST_CHECK enum path_result path_check(const void *key, size_t bytes);
+
 /* Writes `name` as a part of a key, escaped; at most 2 * bytes. Returns what was written. */
 size_t path_escape(uint8_t *to, const void *name, size_t bytes);
 

@@ -68,6 +68,12 @@ run "$FERO" watch demo 28 --from yesterday "${seeds[@]}"
 check "an unknown place is named" fails_with 2 yesterday start now offset
 run "$FERO" watch demo --from 17 "${seeds[@]}"
 check "an offset needs a partition" fails_with 2 --from 17 partition
+run "$FERO" watch demo '' "${seeds[@]}"
+check "an empty key is not all keys" fails_with 2 "key is empty"
+run "$FERO" watch demo a..b "${seeds[@]}"
+check "watch of what no key can be" fails_with 2 a..b "empty part"
+run "$FERO" log demo a..b "${seeds[@]}"
+check "log of it" fails_with 2 a..b "empty part"
 run "$FERO" watch nodemo "${seeds[@]}"
 check "watch of a cache that is not there" fails_with 1 nodemo
 # A reader that has enough: the command ends too.

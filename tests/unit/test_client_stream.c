@@ -431,6 +431,39 @@ static void wrong_options_are_refused(void **unused)
     assert_null(play.stream);
 }
 
+static void a_path_that_no_key_can_have_is_refused(void **unused)
+{
+    (void)unused;
+    static const char *const paths[] = {"a..b", ".a", "a.", ".", "a.\xff"};
+    for (size_t i = 0; i < ARRAY_COUNT(paths); i++) {
+        fero_stream_opts opts = opts_from(FERO_FROM_NOW);
+        opts.prefix = fero_str(paths[i]);
+        assert_int_equal(fero_subscribe(play.cache, &opts, &play.stream), FERO_E_INVAL);
+        assert_non_null(strstr(fero_errmsg(), "part"));
+        assert_null(play.stream);
+    }
+}
+
+/* Keys that begin with a\.b are those of many partitions; the first part of those with a.b is a. */
+static void only_a_dot_that_separates_ends_a_partition(void **unused)
+{
+    (void)unused;
+    const struct {
+        const char *prefix;
+        int32_t match;
+        bool has_partition;
+    } cases[] = {{"", FERO_MATCH_PATH, false},         {"a", FERO_MATCH_PATH, true},
+                 {"a", FERO_MATCH_PREFIX, false},      {"a.b", FERO_MATCH_PREFIX, true},
+                 {"a\\.b", FERO_MATCH_PREFIX, false},  {"a.", FERO_MATCH_PREFIX, true},
+                 {"a\\.b.c", FERO_MATCH_PREFIX, true}, {"a\\\\.b", FERO_MATCH_PREFIX, true}};
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        fero_stream_opts opts = opts_from(FERO_FROM_NOW);
+        opts.prefix = fero_str(cases[i].prefix);
+        opts.match = cases[i].match;
+        assert_int_equal(stream_has_partition(&opts), cases[i].has_partition);
+    }
+}
+
 /* Whatever the node must not send ends the link, and never more than that. */
 static void expect_closed(const void *data, size_t bytes)
 {
@@ -510,6 +543,8 @@ int main(void)
         TEST(a_callback_may_free_its_stream),
         TEST(streams_end_with_their_cache_and_are_still_freed),
         TEST(wrong_options_are_refused),
+        TEST(a_path_that_no_key_can_have_is_refused),
+        TEST(only_a_dot_that_separates_ends_a_partition),
         TEST(what_a_node_must_not_send_ends_the_link),
         TEST(frames_may_come_in_any_pieces),
     };

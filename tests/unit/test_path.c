@@ -13,7 +13,9 @@ static uint8_t scratch[256];
 
 static enum path_result read_key(struct path *path, const char *key)
 {
-    return path_read(path, key, strlen(key), scratch);
+    enum path_result result = path_read(path, key, strlen(key), scratch);
+    assert_int_equal(path_check(key, strlen(key)), result);
+    return result;
 }
 
 static void check_part(const struct path *path, unsigned at, const char *name)
