@@ -118,6 +118,10 @@ static int check_names(const char *name, const fero_opts *opts)
                              "the name of verb %zu has %zu bytes, but must have 1 to %d, UTF-8 "
                              "without control characters",
                              i, strlen(verb->name), FRAME_NAME_BYTES_MAX);
+        for (size_t other = 0; other < i; other++)
+            if (strcmp(opts->verbs[other].name, verb->name) == 0)
+                return error_set(FERO_E_INVAL, "the verbs %zu and %zu have the same name, \"%s\"",
+                                 other, i, verb->name);
     }
     return 0;
 }

@@ -260,8 +260,13 @@ static void wrong_definitions_are_refused(void **unused)
     (void)unused;
     static char longest[257];
     static fero_verb many[193];
+    static char names[193][8];
     memset(longest, 'n', 256);
-    for (size_t i = 0; i < ARRAY_COUNT(many); i++) many[i] = (fero_verb){"verb", echo, NULL};
+    for (size_t i = 0; i < ARRAY_COUNT(many); i++) {
+        snprintf(names[i], sizeof names[i], "verb%zu", i);
+        many[i] = (fero_verb){names[i], echo, NULL};
+    }
+    const fero_verb twice[] = {{"a", echo, NULL}, {"b", echo, NULL}, {"a", echo, NULL}};
     const fero_verb nameless = {"", echo, NULL};
     const fero_verb null_name = {NULL, echo, NULL};
     const fero_verb null_function = {"verb", NULL, NULL};
@@ -275,6 +280,9 @@ static void wrong_definitions_are_refused(void **unused)
     assert_int_equal(make("demo", &null_name, 1), FERO_E_INVAL);
     assert_int_equal(make("demo", &null_function, 1), FERO_E_INVAL);
     assert_int_equal(make("demo", &too_long, 1), FERO_E_INVAL);
+    assert_int_equal(make("demo", twice, 3), FERO_E_INVAL);
+    assert_non_null(strstr(fero_errmsg(), "\"a\""));
+    assert_int_equal(make("demo", twice + 1, 2), 0);
     assert_int_equal(make("demo", many, 193), FERO_E_INVAL);
     assert_int_equal(make("demo", many, 192), 0);
 }
