@@ -1,6 +1,7 @@
 #include "cli/service.h"
 
 #include <dlfcn.h>
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,6 +21,30 @@ static int read_error(const char *path)
     int err = fstat(fd, &about) < 0 ? errno : 0;
     close(fd);
     return err == 0 && S_ISDIR(about.st_mode) ? EISDIR : err;
+}
+
+/*
+ * Whether the file ends before what it says it has: the loader maps that without a look, and the
+ * process dies of the first page that is not there. What is no ELF is left to the loader.
+ */
+static bool is_cut(const char *path)
+{
+    Elf64_Ehdr head;
+    Elf64_Phdr part;
+    struct stat about;
+    bool cut = false;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return false;
+    bool is_elf = fstat(fd, &about) == 0 && pread(fd, &head, sizeof head, 0) == sizeof head &&
+                  memcmp(head.e_ident, ELFMAG, SELFMAG) == 0 &&
+                  head.e_ident[EI_CLASS] == ELFCLASS64 && head.e_phentsize == sizeof part;
+    for (uint32_t i = 0; is_elf && !cut && i < head.e_phnum; i++) {
+        off_t at = (off_t)(head.e_phoff + i * sizeof part);
+        cut = pread(fd, &part, sizeof part, at) != sizeof part ||
+              (part.p_type == PT_LOAD && part.p_offset + part.p_filesz > (uint64_t)about.st_size);
+    }
+    close(fd);
+    return cut;
 }
 
 /* A name without a slash would be looked for among the system's libraries. */
@@ -57,6 +82,10 @@ int service_load(struct service *service, const struct command *command, const c
     int err = read_error(path);
     if (err != 0) {
         complain(command, "--handler %s cannot be read: %s", path, strerror(err));
+        return STATUS_USAGE;
+    }
+    if (is_cut(path)) {
+        complain(command, "--handler %s is cut short: build or copy it again", path);
         return STATUS_USAGE;
     }
     service->object = open_object(path);
