@@ -725,9 +725,11 @@ static int64_t on_refuse(struct client_link *link, const uint8_t *frame, size_t 
     bool passes = error == ERROR_BUSY || error == ERROR_CLOSED || error == ERROR_NO_MEMORY ||
                   error == ERROR_TIMEOUT;
     if (!passes) client->refusal = error != 0 ? -(int)error : FERO_E_PROTO;
-    fail(link, "the node refuses the link: %s (got %llu, expected %llu; %s)", shown,
-         (unsigned long long)refuse.got, (unsigned long long)refuse.limit,
-         fero_strerror(-(int)error));
+    if (refuse.got == 0 && refuse.limit == 0)
+        fail(link, "the node refuses the link: %s", shown);
+    else
+        fail(link, "the node refuses the link: %s (got %llu, expected %llu)", shown,
+             (unsigned long long)refuse.got, (unsigned long long)refuse.limit);
     return -ECONNREFUSED;
 }
 

@@ -1001,7 +1001,7 @@ static void hostile_frames_cost_the_link(void **unused)
         {24, FRAME_OPENED, 0, 0, 1, "OPENED"},
         {24, FRAME_ACK, 1, 0, 1, "ACK flags"},
         {24, FRAME_ACK, 0, 0, 1, "never sent"},
-        {24, FRAME_REFUSE, 0, ERROR_CLOSED, 1, "refuses the link"},
+        {24, FRAME_REFUSE, 0, ERROR_CLOSED, 1, "the node refuses the link: "},
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         uint8_t frame[64] = {0};
@@ -1022,6 +1022,7 @@ static void hostile_frames_cost_the_link(void **unused)
         memcpy(frame, &header, sizeof header);
         say(0, frame, cases[i].length <= 24 ? round_up_8(cases[i].length) : 24);
         client_run(play.client, 0);
+        if (cases[i].type == FRAME_REFUSE) assert_null(strstr(play.client->reason, "got 0"));
         if (strstr(play.client->reason, cases[i].reason) == NULL)
             fail_msg("%s: %s", cases[i].reason, play.client->reason);
         assert_false(fake_io_is_up(play.fake, play.lines[0].conn));
