@@ -39,10 +39,13 @@ static const char *value_of(struct json_span effective, const struct option_spec
                             const struct option_given *given, char text[VALUE_BYTES])
 {
     struct json_span value;
+    /* A bare number is of another kind than what the node has beside it. */
+    bool may_be_bare = (option->flags & OPTION_BARE_NUMBER) != 0;
+    if (may_be_bare && given->text != NULL) return given->text;
     if (json_find(effective, option->name, &value) && value.bytes + 1 < VALUE_BYTES) {
         bool is_string = value.at[0] == '"';
-        snprintf(text, VALUE_BYTES, "%.*s", (int)(value.bytes - (is_string ? 2 : 0)),
-                 value.at + is_string);
+        snprintf(text, VALUE_BYTES, "%.*s%s", (int)(value.bytes - (is_string ? 2 : 0)),
+                 value.at + is_string, may_be_bare ? "B" : "");
         return text;
     }
     if (given->text != NULL) return given->text;

@@ -139,7 +139,7 @@ static const struct option_spec serve_specs[] = {
      .bare_offset = offsetof(struct serve_options, history_max_records),
      .shows = "SIZE|RECORDS", .low = 1, .high = SIZE_MAX_GIVEN, .off_value = FERO_OFF,
      .flags = OPTION_CONSTANT | OPTION_MAY_BE_OFF | OPTION_MAY_BE_INFINITE | OPTION_BARE_NUMBER,
-     .help = "superseded changes kept: 64M bytes, 64000 records, off",
+     .help = "superseded changes kept: 64M is bytes, 64000 records; off",
      .manual =
      "How much of the newest changes is kept although they are superseded: a size with "
      "its unit (64M) or a number of records (64000); off for none, infinity for as much "

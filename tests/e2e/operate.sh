@@ -131,6 +131,11 @@ check "and what the help says of others" [ "$(config ports)" = "7700-7799 defaul
 run env FERO_KEY_MAX=64 "$FERO" serve demo --print-config --constants.key.max=65 --json
 check "the command line is stronger, in JSON too" \
     prints_like '{"options":\[{*{"name":"key.max","value":"65","source":"command line"},*}\]}'
+run "$FERO" serve demo --print-config --memory.max 256M --shards 2
+check "a size where a number would be records has its unit" \
+    [ "$(config partitions.history.max)" = "26843545B default" ]
+run "$FERO" serve demo --print-config --partitions.history.max 10
+check "and records are shown as records" [ "$(config partitions.history.max)" = "10 command line" ]
 run "$FERO" serve demo --print-config --key.max 1G
 check "what cannot be is refused" fails_with 2 key.max
 run "$FERO" serve demo --print-config --listen 0.0.0.0
