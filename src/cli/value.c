@@ -180,11 +180,26 @@ void value_put_plain(FILE *to, const fero_val *value)
     }
 }
 
+/*
+ * As it was stored, but in one line: whoever reads lines finds an object in each. A node does not
+ * read the text that it keeps, so it may as well be none; then it is a string.
+ */
+static void put_json_text(FILE *to, const char *text, size_t bytes)
+{
+    if (json_classify(text, bytes) == JSON_INVALID) {
+        json_put_string(to, text, bytes);
+        return;
+    }
+    /* Between its tokens only: in a string they are escaped. */
+    for (size_t i = 0; i < bytes; i++)
+        putc_unlocked(text[i] == '\n' || text[i] == '\r' ? ' ' : text[i], to);
+}
+
 void value_put_json(FILE *to, const fero_val *value)
 {
     switch (value->type) {
     case FERO_T_STRING: json_put_string(to, value->s.ptr, value->s.len); return;
-    case FERO_T_JSON: fwrite(value->s.ptr, 1, value->s.len, to); return;
+    case FERO_T_JSON: put_json_text(to, value->s.ptr, value->s.len); return;
     case FERO_T_BYTES: put_hex(to, &value->s); return;
     case FERO_T_DOUBLE:
         /* JSON knows neither infinities nor NaN. */

@@ -148,6 +148,22 @@ static void doubles_read_back_as_they_were(void **unused)
     assert_string_equal(printed(&value, value_put_json), "null");
 }
 
+static void json_is_printed_as_one_line_of_json(void **unused)
+{
+    (void)unused;
+    const struct {
+        const char *text;
+        const char *printed;
+    } cases[] = {{"{\n  \"a\": [1,\r\n2]\n}\n", "{   \"a\": [1,  2] } "},
+                 {"{\"a\":\"\\n\"}", "{\"a\":\"\\n\"}"},
+                 {"{\"a\":", "\"{\\\"a\\\":\""},
+                 {"", "\"\""}};
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        fero_val value = {.type = FERO_T_JSON, .s = fero_str(cases[i].text)};
+        assert_string_equal(printed(&value, value_put_json), cases[i].printed);
+    }
+}
+
 static void a_long_number_is_no_overflow(void **unused)
 {
     (void)unused;
@@ -260,6 +276,7 @@ int main(void)
         cmocka_unit_test(the_type_is_guessed),
         cmocka_unit_test(a_type_that_is_named_is_kept_to),
         cmocka_unit_test(doubles_read_back_as_they_were),
+        cmocka_unit_test(json_is_printed_as_one_line_of_json),
         cmocka_unit_test(a_long_number_is_no_overflow),
         cmocka_unit_test(numbers_are_whole),
         cmocka_unit_test(sizes_have_units),
