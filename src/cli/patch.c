@@ -45,7 +45,7 @@ static int run_patch(const struct command *command, int argc, char **argv)
     int count;
     int status = command_parse(command, argc, argv, &options, &count);
     if (status != COMMAND_GO_ON) return status;
-    status = input_read(&input, command, argv[2], VALUE_AS_JSON, &value);
+    status = input_read(&input, command, argv[2], VALUE_AS_BYTES, &value);
     if (status == STATUS_OK && json_classify(value.s.ptr, value.s.len) != JSON_OBJECT) {
         complain(command, "FIELDS must be a JSON object such as {\"age\":28}, not \"%.60s\"",
                  argv[2]);

@@ -121,6 +121,8 @@ for shards in 1 3; do
     check "$on: nor a name that is not UTF-8" fails_with 2 UTF-8
     fero patch 30 '[1]'
     check "$on: nor a patch that is no object" fails_with 2 object
+    fero patch 30 nothing
+    check "$on: nor one that is no JSON" fails_with 2 FIELDS nothing
     check "$on: and nothing was changed" \
         holds 30 '{"list":[],"orders":{"1":{"item":7},"2":"x"},"a.b":"\n","n":null}'
     fero set 'a\.b' 1
