@@ -208,8 +208,8 @@ static int next_frame(struct peer *peer, enum frame_type type, void *to, size_t 
 static int greet(struct peer *peer, const char *name)
 {
     uint8_t out[256];
-    struct frame_welcome welcome;
-    struct frame_opened opened;
+    struct frame_welcome welcome = {0};
+    struct frame_opened opened = {0};
     struct frame_hello hello = {.role = ROLE_CLIENT, .seq_first = 1, .floor = 1};
     hello.session = rng_secret_u64() | 1;
     hello.session_start = clock_wall_ms() << 16;

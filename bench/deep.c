@@ -51,7 +51,8 @@ static void timed_turn(struct feeder *feeder, struct shard *shard, void *context
 static size_t put_header(struct deep_bench *bench, uint8_t *to, const char *key, size_t value_bytes,
                          uint8_t type)
 {
-    size_t key_bytes = strlen(key);
+    struct bytes name = bytes_of(key);
+    size_t key_bytes = name.size;
     struct frame_request frame = {.length =
                                       (uint32_t)(FRAME_REQUEST_BYTES + key_bytes + value_bytes),
                                   .type = FRAME_UPDATE,
@@ -60,7 +61,7 @@ static size_t put_header(struct deep_bench *bench, uint8_t *to, const char *key,
                                   .slot = slot_of_key(key, key_bytes),
                                   .seq = ++bench->seq};
     memcpy(to, &frame, sizeof frame);
-    memcpy(to + sizeof frame, key, key_bytes);
+    memcpy(to + sizeof frame, name.data, name.size);
     return sizeof frame + key_bytes;
 }
 

@@ -43,10 +43,37 @@ static struct waiting *waiting_of[SHARDS_MAX];
 
 /* Who was logged in until when: the change that LOGIN made tells a session from a later one. */
 struct expiry {
+    struct expiry *next;
+    struct expiry **link; /* what points to it */
     uint64_t offset;
     size_t key_bytes;
     char key[];
 };
+
+/* Likewise: what has not expired when the node stops is freed then. */
+static struct expiry *expiries_of[SHARDS_MAX];
+
+static void keep(struct expiry *expiry, fero_shard *shard)
+{
+    struct expiry **first = &expiries_of[fero_shard_index(shard)];
+    expiry->next = *first;
+    expiry->link = first;
+    if (*first != NULL) (*first)->link = &expiry->next;
+    *first = expiry;
+}
+
+static void forget(struct expiry *expiry)
+{
+    *expiry->link = expiry->next;
+    if (expiry->next != NULL) expiry->next->link = expiry->link;
+    free(expiry);
+}
+
+static void forget_all(void)
+{
+    for (int i = 0; i < SHARDS_MAX; i++)
+        while (expiries_of[i] != NULL) forget(expiries_of[i]);
+}
 
 static int is_equal(fero_slice a, fero_slice b)
 {
@@ -81,7 +108,7 @@ static void on_expiry(fero_shard *shard, void *ud)
         fero_shard_remove(shard, key, NULL);
         session_ended(shard, key, "expired");
     }
-    free(expiry);
+    forget(expiry);
 }
 
 static int32_t on_login(fero_req *req, void *ud)
@@ -91,13 +118,14 @@ static int32_t on_login(fero_req *req, void *ud)
     if (expiry == NULL) return FERO_E_NOMEM;
     expiry->key_bytes = req->key.len;
     memcpy(expiry->key, req->key.ptr, req->key.len);
+    keep(expiry, req->shard);
     int err = fero_shard_update(req->shard, req->key, &req->value, &expiry->offset);
     if (err == 0) {
         int64_t timer = fero_after(req->shard, ttl_ms, on_expiry, expiry);
         err = timer < 0 ? (int)timer : 0;
     }
     if (err < 0) {
-        free(expiry);
+        forget(expiry);
         return err;
     }
     fero_val value = {.type = FERO_T_INT64, .i64 = ttl_ms};
@@ -156,7 +184,8 @@ static int32_t on_init(void)
     return ttl_ms > 0 ? FERO_OK : FERO_E_INVAL;
 }
 
-FERO_SERVICE(.name = "sessions", .verbs = verbs, .verbs_count = 3, .init = on_init);
+FERO_SERVICE(.name = "sessions", .verbs = verbs, .verbs_count = 3, .init = on_init,
+             .deinit = forget_all);
 
 int main(int argc, char **argv)
 {
@@ -180,5 +209,6 @@ int main(int argc, char **argv)
     fflush(stdout);
     sigwait(&ends, &number);
     fero_stop(node, 0);
+    forget_all();
     return 0;
 }

@@ -226,7 +226,7 @@ static ALWAYS_INLINE bool is_client(const struct client_cache *cache)
 }
 
 /* The same request by a thread of the node's own program, or to nobody. */
-static NO_INLINE int request_of_server(fero_cache *handle, struct message *message,
+static NO_INLINE int request_of_server(fero_cache *handle, const struct message *wanted,
                                        const fero_val *value, const fero_wopts *opts, fero_op **op)
 {
     const struct server_cache *cache = (const struct server_cache *)handle;
@@ -234,18 +234,19 @@ static NO_INLINE int request_of_server(fero_cache *handle, struct message *messa
     if (cache == NULL) return error_set(FERO_E_INVAL, "the cache is NULL");
     const struct shard_options *options = cache->hosts->options;
     char id[24];
-    if (message->type == FRAME_ADD && message->key.len == 0) {
-        message->type = FRAME_INSERT;
-        message->key.ptr = id;
-        message->key.len = (size_t)snprintf(
+    struct message message = *wanted;
+    if (message.type == FRAME_ADD && message.key.len == 0) {
+        message.type = FRAME_INSERT;
+        message.key.ptr = id;
+        message.key.len = (size_t)snprintf(
             id, sizeof id, "%llu", (unsigned long long)cache_next_id(cache->definition.ids));
     }
-    bool may_be_empty = message->type == FRAME_VERB || message->type == FRAME_INFO;
-    if (message->key.len > options->key_bytes_max || (message->key.len == 0 && !may_be_empty))
-        return key_is_bad(options->key_bytes_max, message->key.len);
-    int err = message_read_value(message, (uint32_t)options->value_bytes_max, value, &truth);
+    bool may_be_empty = message.type == FRAME_VERB || message.type == FRAME_INFO;
+    if (message.key.len > options->key_bytes_max || (message.key.len == 0 && !may_be_empty))
+        return key_is_bad(options->key_bytes_max, message.key.len);
+    int err = message_read_value(&message, (uint32_t)options->value_bytes_max, value, &truth);
     if (err < 0) return err;
-    return host_request(cache->hosts, cache->definition.number, message, opts, op);
+    return host_request(cache->hosts, cache->definition.number, &message, opts, op);
 }
 
 /* A request that must have a key. */

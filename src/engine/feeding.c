@@ -126,7 +126,7 @@ void feeding_arrive(struct host *host, uint32_t shard, const struct mail_feed_ba
     batch->taken = 0;
     batch->given = 0;
     ASSERT(sent->count <= feed->changes_max);
-    memcpy(batch->changes, sent + 1, sent->count * sizeof *batch->changes);
+    memcpy(batch->changes, sent + 1, sent->count * sizeof(void *));
     pull_push(feed->queue, &batch->item);
     host->finished++;
 }
@@ -210,7 +210,7 @@ static int make_batches(struct feeding *feed, uint32_t shards)
     size_t count = (size_t)shards * (feed->batches + 1);
     feed->all_count = count;
     feed->all = memory_take(count * sizeof *feed->all);
-    feed->changes = memory_take(count * feed->changes_max * sizeof *feed->changes);
+    feed->changes = memory_take(count * feed->changes_max * sizeof(void *));
     if (feed->all == NULL || feed->changes == NULL) return -1;
     for (size_t i = 0; i < count; i++)
         feed->all[i] = (struct arrival){.item = {.is_batch = true},

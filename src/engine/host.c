@@ -315,7 +315,7 @@ int host_here(struct hosts *hosts, struct host **out)
 
 int host_register(struct hosts *hosts)
 {
-    struct host *host;
+    struct host *host = NULL;
     return host_here(hosts, &host);
 }
 
@@ -624,11 +624,12 @@ put_flight:
 int host_request(struct hosts *hosts, uint32_t cache, struct message *message,
                  const fero_wopts *opts, fero_op **op)
 {
-    struct host *host;
+    struct host *host = NULL;
     struct wish wish = {0};
     uint8_t block[EXTENSIONS_BYTES_MAX];
     int err = host_here(hosts, &host);
     if (UNLIKELY(err < 0) || UNLIKELY((err = wish_read(&wish, opts)) < 0)) return err;
+    ASSERT(host != NULL);
     /* Whoever waits without saying for what waits for the reply. */
     if (op != NULL && opts == NULL) wish.want = FERO_REPLY;
     if (message->verb.size > 0) {
@@ -703,11 +704,12 @@ int host_read(const struct server_cache *cache, fero_slice key, void *buffer, si
 {
     struct hosts *hosts = cache->hosts;
     uint32_t number = cache->definition.number;
-    struct host *host;
+    struct host *host = NULL;
     uint32_t shard = 0;
     *value = (fero_val){0};
     int err = host_here(hosts, &host);
     if (UNLIKELY(err < 0)) return err;
+    ASSERT(host != NULL);
     if (hosts->options->shards_count > 1) shard = hosts->slot_owner[slot_of_key(key.ptr, key.len)];
     if (UNLIKELY((err = host_enter(host)) < 0)) return err;
     err =
@@ -740,10 +742,11 @@ static int push_answer(struct host *host, uint32_t shard, struct deferred_name n
 int host_answer(struct hosts *hosts, uint32_t shard, struct deferred_name name,
                 const struct deferred_answer *answer)
 {
-    struct host *host;
+    struct host *host = NULL;
     if (load_acquire_u32(&hosts->closed) != 0 && find_here(hosts) == NULL) return is_closed();
     int err = host_here(hosts, &host);
     if (err < 0) return err;
+    ASSERT(host != NULL);
     if ((err = host_enter(host)) < 0) return err;
     err = push_answer(host, shard, name, answer);
     host_publish(host);
@@ -898,7 +901,7 @@ static bool has_finished(const void *context)
 
 int host_run(struct hosts *hosts, int64_t timeout_ms)
 {
-    struct host *host;
+    struct host *host = NULL;
     int err = host_here(hosts, &host);
     if (err < 0) return err;
     int finished = turns(host, timeout_ms, has_finished, host);
@@ -928,7 +931,7 @@ static int no_descriptor(int err)
 
 int host_fd(struct hosts *hosts)
 {
-    struct host *host;
+    struct host *host = NULL;
     int err = host_here(hosts, &host);
     if (err < 0) return err;
     if (host->port.is_polled != 0) return host->port.bell.fd;
@@ -947,7 +950,7 @@ int host_fd(struct hosts *hosts)
 
 int host_on_drain(struct hosts *hosts, fero_drain_fn drain, void *ud)
 {
-    struct host *host;
+    struct host *host = NULL;
     int err = host_here(hosts, &host);
     if (err < 0) return err;
     host->drain = drain;

@@ -362,7 +362,6 @@ static void epoll_io_arm(struct io *io, uint64_t due_ns)
 static void epoll_io_destroy(struct io *io)
 {
     struct epoll *epoll = epoll_of(io);
-    wakes_service(epoll);
     epoll_stop_listening(epoll);
     connections_close(&epoll->table);
     epoll_udp_close(epoll);

@@ -71,7 +71,8 @@ static void put_levels(struct text *text)
 static void put_node(struct text *text, const struct shard *shard)
 {
     const struct shard_options *options = shard->options;
-    uint64_t uptime_ns = shard->now_ns - min_u64(shard->now_ns, options->start_ns);
+    uint64_t now_ns = clock_now_ns(); /* of this thread, which need not be the shard's */
+    uint64_t uptime_ns = now_ns - min_u64(now_ns, options->start_ns);
     put(text, "{\"node\":\"%016llx\",\"shards_count\":%u,\"uptime_ms\":%llu",
         (unsigned long long)options->node, options->shards_count,
         (unsigned long long)(uptime_ns / NS_PER_MS));

@@ -8,7 +8,7 @@ ASAN_OPTIONS=${ASAN_OPTIONS:-}:quarantine_size_mb=16
 export ASAN_OPTIONS
 
 # What a refused peer is worth is one line; nothing else may be said.
-says_only_refusals() { [ -z "$ERR" ] || ! grep -v 'warn: link refused: .* (got [0-9]*, limit [0-9]*)$' <<<"$ERR"; }
+says_only_refusals() { [ -z "$ERR" ] || ! grep -v ' warn fero:link: [0-9.]* is refused: .* (got [0-9]*, limit [0-9]*)$' <<<"$ERR"; }
 
 attack() # shards, cases..., then "--" and options of the node
 {
