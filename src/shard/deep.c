@@ -196,8 +196,12 @@ static enum store_result refuse_json(struct store *store, struct bytes partition
                   show(partition.data, partition.size).text);
 }
 
-/* Makes a tree where there is none. What was made is the table's only after grip_keep. */
-static enum store_result grip_make(struct store *store, struct grip *grip, struct bytes partition)
+/*
+ * Makes a tree where there is none. What was made is the table's only after grip_keep. `urgent` as in
+ * log_reserve.
+ */
+static enum store_result grip_make(struct store *store, struct grip *grip, struct bytes partition,
+                                   bool urgent)
 {
     struct forest *forest = &store->forest;
     const struct change *change = grip_record(store, grip);
@@ -205,7 +209,7 @@ static enum store_result grip_make(struct store *store, struct grip *grip, struc
     if (change != NULL && change->type != FRAME_REMOVE && change_value_type(change) == VALUE_JSON &&
         !is_checked_json(change))
         return refuse_json(store, partition);
-    if (!cells_reserve(&forest->cells, tree_make_needs(partition.size), false))
+    if (!cells_reserve(&forest->cells, tree_make_needs(partition.size), urgent))
         return STORE_NO_MEMORY;
     if (grip->entry == NULL) {
         /* The entry first: an appended change cannot be taken back without a truncation. */
@@ -368,14 +372,18 @@ static enum store_result deep_read(struct store *store, const struct store_reque
     return STORE_OK;
 }
 
-/* For a change: makes the tree, and finds the place. After it, deep_end in any case. */
+/*
+ * For a change: makes the tree, and finds the place. After it, deep_end in any case. A removal goes on
+ * when memory.max is reached, also inside of a value that has no tree yet.
+ */
 static enum store_result deep_begin(struct store *store, const struct store_request *request,
-                                    struct deep *deep)
+                                    struct deep *deep, bool is_removal)
 {
     deep->grip.is_made = false;
     enum store_result result = deep_read(store, request, deep);
     if (result != STORE_OK) return result;
-    result = grip_make(store, &deep->grip, partition_of(&deep->path));
+    if (is_removal && deep->grip.entry == NULL) return STORE_NO_KEY;
+    result = grip_make(store, &deep->grip, partition_of(&deep->path), is_removal);
     if (result != STORE_OK) return result;
     tree_find(&store->forest, deep->grip.root, &deep->path, &deep->place);
     return STORE_OK;
@@ -482,7 +490,7 @@ enum store_result deep_update(struct store *store, const struct store_request *r
                               const struct change **changed)
 {
     struct deep deep;
-    enum store_result result = deep_begin(store, request, &deep);
+    enum store_result result = deep_begin(store, request, &deep, false);
     if (result == STORE_OK) result = update(store, &deep, changed);
     return deep_end(store, &deep, result);
 }
@@ -507,7 +515,7 @@ enum store_result deep_remove(struct store *store, const struct store_request *r
                               const struct change **changed)
 {
     struct deep deep;
-    enum store_result result = deep_begin(store, request, &deep);
+    enum store_result result = deep_begin(store, request, &deep, true);
     if (result == STORE_OK) result = remove_deep(store, &deep, changed);
     return deep_end(store, &deep, result);
 }
@@ -597,7 +605,7 @@ enum store_result deep_push(struct store *store, const struct store_request *req
                             const struct change **changed)
 {
     struct deep deep;
-    enum store_result result = deep_begin(store, request, &deep);
+    enum store_result result = deep_begin(store, request, &deep, false);
     if (result == STORE_OK) result = push(store, &deep, changed);
     return deep_end(store, &deep, result);
 }
@@ -630,7 +638,7 @@ enum store_result deep_add(struct store *store, const struct store_request *requ
                            const struct change **changed)
 {
     struct deep deep;
-    enum store_result result = deep_begin(store, request, &deep);
+    enum store_result result = deep_begin(store, request, &deep, false);
     if (result == STORE_OK) result = add(store, &deep, changed);
     return deep_end(store, &deep, result);
 }
@@ -753,7 +761,7 @@ enum store_result deep_patch(struct store *store, const struct store_request *re
 {
     struct deep deep;
     *changed = NULL;
-    enum store_result result = deep_begin(store, request, &deep);
+    enum store_result result = deep_begin(store, request, &deep, false);
     if (result == STORE_OK) result = patch(store, &deep, changed);
     return deep_end(store, &deep, result);
 }

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -200,6 +201,42 @@ static int start_small(void **state)
     return fero_open(node, "users", NULL, &cache);
 }
 
+/* Ends a request of this thread; its error. */
+static int32_t ended(int err, fero_op **op)
+{
+    fero_result result;
+    assert_int_equal(err, 0);
+    assert_int_equal(fero_wait(*op, -1, &result), 0);
+    int32_t error = result.outcome == FERO_OUTCOME_OK ? 0 : result.error;
+    fero_op_free(*op);
+    return error;
+}
+
+/* What a removal inside of a flat value needs is not what updates may take. */
+static void memory_that_is_full_takes_the_removal_of_a_field(void **state)
+{
+    (void)state;
+    static const char text[4000] = "x";
+    const fero_val object = {.type = FERO_T_JSON, .s = fero_str("{\"a\":1,\"b\":2}")};
+    const fero_val value = {.type = FERO_T_BYTES, .s = {text, sizeof text}};
+    fero_cache *cache;
+    fero_op *op;
+    char key[16];
+    assert_int_equal(fero_open(node, "users", NULL, &cache), 0);
+    assert_int_equal(ended(fero_update(cache, fero_str("doc"), &object, NULL, &op), &op), 0);
+    int32_t error = 0;
+    for (unsigned i = 0; i < 50000 && error == 0; i++) {
+        snprintf(key, sizeof key, "k%u", i);
+        error = ended(fero_update(cache, fero_str(key), &value, NULL, &op), &op);
+    }
+    assert_int_equal(error, FERO_E_NOMEM);
+    assert_int_equal(ended(fero_remove(cache, fero_str("none.a"), NULL, &op), &op),
+                     FERO_E_NOTFOUND);
+    assert_int_equal(ended(fero_remove(cache, fero_str("doc.a"), NULL, &op), &op), 0);
+    assert_int_equal(ended(fero_get(cache, fero_str("doc.a"), NULL, &op), &op), FERO_E_NOTFOUND);
+    assert_int_equal(ended(fero_get(cache, fero_str("doc.b"), NULL, &op), &op), 0);
+}
+
 int main(void)
 {
 #define ON_BOTH(test)                                                                              \
@@ -211,6 +248,8 @@ int main(void)
         ON_BOTH(numbers_are_above_all_that_are_there),
         ON_BOTH(what_is_pushed_again_is_there_once),
         cmocka_unit_test_setup_teardown(memory_that_is_full_of_elements_takes_their_removal,
+                                        start_small, stop),
+        cmocka_unit_test_setup_teardown(memory_that_is_full_takes_the_removal_of_a_field,
                                         start_small, stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
