@@ -368,8 +368,11 @@ int command_parse_noting(const struct command *command, int argc, char **argv, v
         return STATUS_USAGE;
     }
     if (count > (int)command->arguments_max) {
-        complain(command, "unexpected argument \"%s\"; it takes %s", argv[command->arguments_max],
-                 command->arguments[0] != 0 ? command->arguments : "none");
+        char most[32] = "";
+        if (strstr(command->arguments, "...") != NULL)
+            snprintf(most, sizeof most, ", %u at most", (unsigned)command->arguments_max);
+        complain(command, "unexpected argument \"%s\"; it takes %s%s", argv[command->arguments_max],
+                 command->arguments[0] != 0 ? command->arguments : "none", most);
         return STATUS_USAGE;
     }
     return COMMAND_GO_ON;

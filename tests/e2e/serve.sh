@@ -54,6 +54,10 @@ exec {talk}<&-
 
 # ---- options -----------------------------------------------------------------------------------
 
+# shellcheck disable=SC2046 # names
+run "$FERO" serve $(seq 65) --ports 0
+check "a cache too many is named, and how many there may be" fails_with 2 '"65"' NAME... "64 at most"
+
 start_node demo --shards 1 --constants.outbox.max=0 --constants.key.max=64 \
     --partitions.history.max 10000 --value.max 64k --window.requests 1k --idle
 run "$FERO" set demo 28 david --seeds "$NODE"
