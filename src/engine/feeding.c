@@ -126,7 +126,8 @@ void feeding_arrive(struct host *host, uint32_t shard, const struct mail_feed_ba
     batch->taken = 0;
     batch->given = 0;
     ASSERT(sent->count <= feed->changes_max);
-    memcpy(batch->changes, sent + 1, sent->count * sizeof(void *));
+    const struct change *const *changes = (const struct change *const *)(const void *)(sent + 1);
+    for (uint32_t i = 0; i < sent->count; i++) batch->changes[i] = changes[i];
     pull_push(feed->queue, &batch->item);
     host->finished++;
 }

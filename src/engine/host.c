@@ -904,6 +904,7 @@ int host_run(struct hosts *hosts, int64_t timeout_ms)
     struct host *host = NULL;
     int err = host_here(hosts, &host);
     if (err < 0) return err;
+    ASSERT(host != NULL);
     int finished = turns(host, timeout_ms, has_finished, host);
     return finished == 0 && is_gone(host) ? is_closed() : finished;
 }
@@ -934,6 +935,7 @@ int host_fd(struct hosts *hosts)
     struct host *host = NULL;
     int err = host_here(hosts, &host);
     if (err < 0) return err;
+    ASSERT(host != NULL);
     if (host->port.is_polled != 0) return host->port.bell.fd;
     if (host->drives) {
         int fd = driver_fd(hosts->driver);
@@ -953,6 +955,7 @@ int host_on_drain(struct hosts *hosts, fero_drain_fn drain, void *ud)
     struct host *host = NULL;
     int err = host_here(hosts, &host);
     if (err < 0) return err;
+    ASSERT(host != NULL);
     host->drain = drain;
     host->drain_ud = ud;
     return 0;

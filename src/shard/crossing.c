@@ -249,12 +249,6 @@ struct incoming {
     uint8_t *block;                    /* to be freed */
 };
 
-/* Threads of the program ask for INFO, and for verbs without a key, too. */
-static bool is_keyed(const struct request *request)
-{
-    return request->error == 0 && request->store.key_len > 0 && request->cache != NULL;
-}
-
 /* It was checked by the shard that sent it. */
 static void incoming_decode(struct incoming *incoming, struct shard *shard,
                             const struct mail_request *head, const uint8_t *frame,
@@ -273,7 +267,7 @@ static void incoming_decode(struct incoming *incoming, struct shard *shard,
     request->is_direct = head->caller == CROSSING_ASKS;
     incoming->claim = &head->claim;
     incoming->block = NULL;
-    if (is_keyed(request)) store_prefetch(&request->cache->store, &request->store);
+    if (request->is_keyed) store_prefetch(&request->cache->store, &request->store);
 }
 
 static void incoming_open(struct incoming *incoming, struct shard *shard, const struct mail *mail)
@@ -330,7 +324,7 @@ static void incoming_apply(struct incoming *incoming, struct shard *shard, uint3
 static void incoming_probe(struct incoming *incoming)
 {
     struct request *request = &incoming->request;
-    if (is_keyed(request)) store_probe(&request->cache->store, &request->store);
+    if (request->is_keyed) store_probe(&request->cache->store, &request->store);
 }
 
 void crossing_apply(struct shard *shard, uint32_t from, const struct mail_request *head,

@@ -51,6 +51,7 @@ static COLD enum decoded refuse(struct request *request, enum reply_error error,
                                 uint64_t got, uint64_t limit)
 {
     request->error = (uint16_t)error;
+    request->is_keyed = false;
     request->error_text = text;
     request->error_got = got;
     request->error_limit = limit;
@@ -183,6 +184,7 @@ enum decoded request_decode(struct request *request, struct shard *shard, const 
     size_t value_bytes = body_bytes - header.key_len;
     uint8_t value_type = header.flags & FRAME_VALUE_TYPE;
     struct cache *cache = LIKELY(header.cache < CACHES_MAX) ? shard->caches[header.cache] : NULL;
+    request->is_keyed = cache != NULL && header.key_len > 0;
     request->frame = data;
     request->frame_bytes = (uint32_t)padded;
     request->frame_type = header.type;
@@ -302,10 +304,11 @@ static ALWAYS_INLINE size_t reply_bytes(uint64_t offset, size_t value_bytes)
 
 /*
  * Begins a reply that its caller takes (over a lane the caller's shard looks at that): returns where
- * its value goes, or NULL where nobody wants one or it was lost. reply_end ends it.
+ * its value goes, or NULL where nobody wants one or it was lost. reply_done with `padded_bytes` ends it.
  */
 static ALWAYS_INLINE uint8_t *reply_begin(struct request_context *context, uint16_t code,
-                                          uint64_t offset, uint8_t flags, size_t value_bytes)
+                                          uint64_t offset, uint8_t flags, size_t value_bytes,
+                                          size_t *padded_bytes)
 {
     context->replied = true;
     if (reply_outcome(code) != OUTCOME_OK) count(&context->shard->counters.errors, 1);
@@ -314,6 +317,7 @@ static ALWAYS_INLINE uint8_t *reply_begin(struct request_context *context, uint1
     size_t length = reply_bytes(offset, value_bytes);
     size_t padded = round_up_8(length);
     uint8_t *to = reply_room(context, padded);
+    *padded_bytes = padded;
     if (UNLIKELY(to == NULL)) {
         reply_lost(context);
         return NULL;
@@ -333,20 +337,15 @@ static ALWAYS_INLINE uint8_t *reply_begin(struct request_context *context, uint1
     return to + length - value_bytes;
 }
 
-static ALWAYS_INLINE void reply_end(struct request_context *context, uint64_t offset,
-                                    size_t value_bytes)
-{
-    reply_done(context, round_up_8(reply_bytes(offset, value_bytes)));
-}
-
 static ALWAYS_INLINE void reply_write(struct request_context *context, uint16_t code,
                                       uint64_t offset, uint8_t flags, const void *value,
                                       size_t value_bytes)
 {
-    uint8_t *to = reply_begin(context, code, offset, flags, value_bytes);
+    size_t padded;
+    uint8_t *to = reply_begin(context, code, offset, flags, value_bytes, &padded);
     if (UNLIKELY(to == NULL)) return;
     if (value_bytes > 0) memcpy(to, value, value_bytes);
-    reply_end(context, offset, value_bytes);
+    reply_done(context, padded);
 }
 
 /* `text` is a constant with two %llu at most. */
@@ -602,7 +601,7 @@ static ALWAYS_INLINE void apply_update(struct request_context *context)
 }
 
 /* An add, a push, a patch or an insert. */
-static void apply_deep(struct request_context *context)
+static NO_INLINE void apply_deep(struct request_context *context)
 {
     struct request *request = context->request;
     struct store *store = &request->cache->store;
@@ -655,7 +654,7 @@ static COLD void fail_long_value(struct request_context *context, size_t bytes)
                  context->shard->options->value_bytes_max);
 }
 
-static void apply_get_deep(struct request_context *context)
+static NO_INLINE void apply_get_deep(struct request_context *context)
 {
     struct store *store = &context->request->cache->store;
     struct deep_value value;
@@ -672,11 +671,12 @@ static void apply_get_deep(struct request_context *context)
         reply_too_long(context, reply_bytes(value.offset, value.bytes));
         return;
     }
+    size_t padded;
     uint8_t *to = reply_begin(context, reply_code(OUTCOME_OK, ERROR_NONE), value.offset,
-                              (uint8_t)value.type, value.bytes);
+                              (uint8_t)value.type, value.bytes, &padded);
     if (to == NULL) return;
     deep_value_copy(store, &value, to);
-    reply_end(context, value.offset, value.bytes);
+    reply_done(context, padded);
 }
 
 static void apply_get(struct request_context *context)
@@ -696,7 +696,7 @@ static void apply_get(struct request_context *context)
         fail_store(context, result);
 }
 
-static void apply_info(struct request_context *context)
+static NO_INLINE void apply_info(struct request_context *context)
 {
     char text[INFO_BYTES_MAX];
     if (context->request->want < WANT_REPLY) {
@@ -765,7 +765,7 @@ static void apply_verb(struct request_context *context)
 }
 
 /* A request that this link waits for, by its number. */
-static void apply_stop(struct request_context *context)
+static NO_INLINE void apply_stop(struct request_context *context)
 {
     uint64_t seq;
     memcpy(&seq, context->request->store.body, sizeof seq);
@@ -800,6 +800,10 @@ void request_apply(struct request_context *context)
         if (!handler_takes_it(context)) apply_update(context);
         return;
     }
+    if (request->frame_type == FRAME_GET) {
+        apply_get(context);
+        return;
+    }
     switch (request->frame_type) {
     case FRAME_REMOVE:
         if (!handler_takes_it(context)) apply_remove(context);
@@ -810,16 +814,10 @@ void request_apply(struct request_context *context)
     case FRAME_INSERT:
         if (!handler_takes_it(context)) apply_deep(context);
         break;
-    case FRAME_GET: apply_get(context); break;
     case FRAME_INFO: apply_info(context); break;
     case FRAME_STOP: apply_stop(context); break;
     default: apply_verb(context); break;
     }
-}
-
-static bool is_keyed(const struct request *request)
-{
-    return request->error == 0 && request->store.key_len > 0 && request->cache != NULL;
 }
 
 void request_capture(struct shard *shard, struct request *request, struct captured *captured)
@@ -828,7 +826,7 @@ void request_capture(struct shard *shard, struct request *request, struct captur
     *captured = (struct captured){0};
     request->want = WANT_REPLY;
     request->is_direct = true;
-    if (is_keyed(request)) store_prepare(&request->cache->store, &request->store);
+    if (request->is_keyed) store_prepare(&request->cache->store, &request->store);
     request_apply(&context);
     ASSERT(captured->frame != NULL);
 }
@@ -857,7 +855,7 @@ struct run {
 /* The shard that owns the request's slot; requests without a key are handled where they arrive. */
 static ALWAYS_INLINE uint32_t owner_of(const struct shard *shard, struct request *request)
 {
-    if (shard->options->shards_count == 1 || !is_keyed(request)) return shard->index;
+    if (shard->options->shards_count == 1 || !request->is_keyed) return shard->index;
     if (request->store.slot == FRAME_SLOT_ANY)
         request->store.slot = slot_of_key(request->store.body, request->store.key_len);
     return shard->slot_owner[request->store.slot];
@@ -1004,16 +1002,17 @@ static enum decoded run_decode(struct run *run, struct caller *caller, const uin
         if (UNLIKELY(was_given_id)) give_id(request, caller);
         request->store.session = caller->claim.id;
         request->session = caller->session;
-        if (owner_of(shard, request) != shard->index)
+        if (owner_of(shard, request) != shard->index) {
             run->foreign |= (uint64_t)1 << run->count;
-        else if (is_keyed(request))
+        } else if (request->is_keyed) {
             store_prefetch(&request->cache->store, &request->store);
+        }
         run->count++;
         if (UNLIKELY(request->frame_type == FRAME_INFO || was_given_id)) break;
     }
     for (unsigned i = 0; i < run->count; i++) {
         struct request *request = &run->requests[i];
-        if ((run->foreign >> i & 1) == 0 && is_keyed(request))
+        if ((run->foreign >> i & 1) == 0 && request->is_keyed)
             store_probe(&request->cache->store, &request->store);
     }
     return decoded;

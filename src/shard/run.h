@@ -41,6 +41,7 @@ struct request {
     uint32_t generation;
     uint16_t promise; /* outbox bytes reserved for the reply, in units of 16 */
     bool is_direct;   /* for the default handler only: made by a handler */
+    bool is_keyed;    /* it has a key of its cache, and nothing is wrong with it */
 };
 
 /* Where a request came from and its reply goes. Exactly one of caller and `from_lane`. */

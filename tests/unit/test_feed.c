@@ -162,6 +162,11 @@ static void who_does_not_take_is_sent_no_more(void **unused)
     fero_event events[64];
     size_t held = 0;
     int64_t taken;
+    while (held < 8) {
+        taken = fero_queue_take(test.queue, events + held, 64 - held, WAIT_MS);
+        assert_true(taken > 0);
+        held += (size_t)taken;
+    }
     settle();
     while ((taken = fero_queue_take(test.queue, events + held, 64 - held, 0)) > 0)
         held += (size_t)taken;
