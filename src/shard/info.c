@@ -68,10 +68,9 @@ static void put_levels(struct text *text)
 }
 
 /* What both answers begin with. */
-static void put_node(struct text *text, const struct shard *shard)
+static void put_node(struct text *text, const struct shard *shard, uint64_t now_ns)
 {
     const struct shard_options *options = shard->options;
-    uint64_t now_ns = clock_now_ns(); /* of this thread, which need not be the shard's */
     uint64_t uptime_ns = now_ns - min_u64(now_ns, options->start_ns);
     put(text, "{\"node\":\"%016llx\",\"shards_count\":%u,\"uptime_ms\":%llu",
         (unsigned long long)options->node, options->shards_count,
@@ -82,8 +81,9 @@ size_t info_write(const struct shard *shard, char *buffer, size_t bytes)
 {
     struct text text = {buffer, buffer + bytes};
     const struct shard_options *options = shard->options;
-    put_node(&text, shard);
-    put(&text, ",\"time_ns\":%llu,\"view\":%llu", (unsigned long long)shard->now_ns,
+    uint64_t now_ns = clock_now_ns(); /* of this thread, which need not be the shard's */
+    put_node(&text, shard, now_ns);
+    put(&text, ",\"time_ns\":%llu,\"view\":%llu", (unsigned long long)now_ns,
         (unsigned long long)options->view);
     if (shard->io_name != NULL) {
         put(&text, ",\"io\":\"%s\",\"io_why\":", shard->io_name);
@@ -184,7 +184,7 @@ size_t info_write_errors(const struct shard *shard, char *buffer, size_t bytes)
     struct text text = {buffer, buffer + bytes};
     uint64_t left_out = 0;
     bool is_first = true;
-    put_node(&text, shard);
+    put_node(&text, shard, clock_now_ns());
     put(&text, ",\"errors\":[");
     for (uint32_t i = 0; i < shard->options->shards_count; i++) {
         const struct errors *errors = &shard->peers[i]->errors;

@@ -158,11 +158,12 @@ static void who_does_not_take_is_sent_no_more(void **unused)
     begin(1, 64);
     feed(FERO_FROM_NOW, 0);
     for (uint64_t i = 1; i <= 10000; i++) set((unsigned)(i % KEYS), i);
-    /* Nothing is given back: what comes is bounded by the half of the queue. */
+    /* Nothing is given back: what comes is bounded by the half of the queue, in batches of whatever
+     * a turn had. */
     fero_event events[64];
     size_t held = 0;
     int64_t taken;
-    while (held < 8) {
+    while (held == 0) {
         taken = fero_queue_take(test.queue, events + held, 64 - held, WAIT_MS);
         assert_true(taken > 0);
         held += (size_t)taken;
@@ -170,7 +171,7 @@ static void who_does_not_take_is_sent_no_more(void **unused)
     settle();
     while ((taken = fero_queue_take(test.queue, events + held, 64 - held, 0)) > 0)
         held += (size_t)taken;
-    assert_in_range(held, 8, 32);
+    assert_in_range(held, 1, 32);
     fero_queue_give(test.queue, events, held);
     assert_true(take(64, WAIT_MS) > 0);
     finish();
