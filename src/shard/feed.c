@@ -85,7 +85,8 @@ static void send_changes(struct shard *shard, struct feed *feed, const struct cu
     uint32_t slot = slot_take(feed, found->segment);
     struct mail_feed_batch *batch = push(shard, feed, found->count, slot);
     cursor_lend(feed->cursor.store, found->segment);
-    memcpy(batch + 1, found->changes, found->count * sizeof(void *));
+    const struct change **changes = (const struct change **)(void *)(batch + 1);
+    for (uint32_t i = 0; i < found->count; i++) changes[i] = found->changes[i];
     count(&shard->counters.streamed, found->count);
 }
 

@@ -16,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "base/ck.h"
+#include "base/clock.h"
 #include "fero.h"
 
 #define WAIT_MS 20000
@@ -355,6 +356,19 @@ static void *write_and_leave(void *argument)
     return NULL;
 }
 
+/* What another thread gave comes over another lane. */
+static void wait_for_key(fero_cache *cache, const char *key)
+{
+    fero_result result = {.outcome = FERO_OUTCOME_FAIL};
+    for (uint64_t begin_ns = clock_now_ns(); result.outcome != FERO_OUTCOME_OK;) {
+        fero_op *op;
+        assert_true(clock_now_ns() - begin_ns < WAIT_MS * NS_PER_MS);
+        assert_int_equal(fero_get(cache, fero_str(key), NULL, &op), 0);
+        assert_int_equal(fero_wait(op, WAIT_MS, &result), 0);
+        fero_op_free(op);
+    }
+}
+
 static void what_a_thread_gave_is_done_although_it_ends(void **unused)
 {
     (void)unused;
@@ -375,6 +389,7 @@ static void what_a_thread_gave_is_done_although_it_ends(void **unused)
         char key[16];
         assert_int_equal(workers[i].result, 0);
         snprintf(key, sizeof key, "w%d.99", i);
+        wait_for_key(cache, key);
         check_value(cache, key, "here");
     }
     assert_int_equal(fero_stop(rt, 0), 0);
@@ -583,6 +598,7 @@ static void *hammer(void *argument)
     fero_val value = string("x");
     fero_op *op;
     int err;
+    assert_int_equal(fero_thread_register(stopping->rt), 0);
     sem_post(&stopping->ready);
     while ((err = fero_update(stopping->cache, fero_str("a"), &value, NULL, &op)) == 0 ||
            err == FERO_E_AGAIN) {
