@@ -396,6 +396,20 @@ static enum store_result deep_end(struct store *store, struct deep *deep, enum s
     return result;
 }
 
+/* What becomes of a place that was found. */
+typedef enum store_result (*place_fn)(struct store *store, struct deep *deep,
+                                      const struct change **changed);
+
+/* A change from its beginning to its end. */
+static enum store_result deep_change(struct store *store, const struct store_request *request,
+                                     place_fn apply, bool is_removal, const struct change **changed)
+{
+    struct deep deep;
+    enum store_result result = deep_begin(store, request, &deep, is_removal);
+    if (result == STORE_OK) result = apply(store, &deep, changed);
+    return deep_end(store, &deep, result);
+}
+
 static struct bytes request_value(const struct store_request *request)
 {
     return (struct bytes){request->body + request->key_len, request->body_bytes - request->key_len};
@@ -489,10 +503,7 @@ static enum store_result update(struct store *store, struct deep *deep,
 enum store_result deep_update(struct store *store, const struct store_request *request,
                               const struct change **changed)
 {
-    struct deep deep;
-    enum store_result result = deep_begin(store, request, &deep, false);
-    if (result == STORE_OK) result = update(store, &deep, changed);
-    return deep_end(store, &deep, result);
+    return deep_change(store, request, update, false, changed);
 }
 
 static enum store_result remove_deep(struct store *store, struct deep *deep,
@@ -514,10 +525,7 @@ static enum store_result remove_deep(struct store *store, struct deep *deep,
 enum store_result deep_remove(struct store *store, const struct store_request *request,
                               const struct change **changed)
 {
-    struct deep deep;
-    enum store_result result = deep_begin(store, request, &deep, true);
-    if (result == STORE_OK) result = remove_deep(store, &deep, changed);
-    return deep_end(store, &deep, result);
+    return deep_change(store, request, remove_deep, true, changed);
 }
 
 /* ------------------------------------------------------------------------------ push and add */
@@ -604,10 +612,7 @@ static enum store_result push(struct store *store, struct deep *deep, const stru
 enum store_result deep_push(struct store *store, const struct store_request *request,
                             const struct change **changed)
 {
-    struct deep deep;
-    enum store_result result = deep_begin(store, request, &deep, false);
-    if (result == STORE_OK) result = push(store, &deep, changed);
-    return deep_end(store, &deep, result);
+    return deep_change(store, request, push, false, changed);
 }
 
 static enum store_result add(struct store *store, struct deep *deep, const struct change **changed)
@@ -637,10 +642,7 @@ static enum store_result add(struct store *store, struct deep *deep, const struc
 enum store_result deep_add(struct store *store, const struct store_request *request,
                            const struct change **changed)
 {
-    struct deep deep;
-    enum store_result result = deep_begin(store, request, &deep, false);
-    if (result == STORE_OK) result = add(store, &deep, changed);
-    return deep_end(store, &deep, result);
+    return deep_change(store, request, add, false, changed);
 }
 
 /* ------------------------------------------------------------------------------------- patch */
@@ -759,11 +761,8 @@ static enum store_result patch(struct store *store, struct deep *deep,
 enum store_result deep_patch(struct store *store, const struct store_request *request,
                              const struct change **changed)
 {
-    struct deep deep;
     *changed = NULL;
-    enum store_result result = deep_begin(store, request, &deep, false);
-    if (result == STORE_OK) result = patch(store, &deep, changed);
-    return deep_end(store, &deep, result);
+    return deep_change(store, request, patch, false, changed);
 }
 
 enum store_result deep_insert(struct store *store, const struct store_request *request,
