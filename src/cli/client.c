@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "cli/number.h"
+#include "cli/output.h"
 #include "cli/trace.h"
 
 #define SEED_BYTES 256
@@ -124,6 +125,17 @@ void cli_close(struct client *client)
 {
     fero_close(client->cache);
     fero_stop(client->runtime, 0);
+}
+
+void client_print_offset(const struct client *client, const char *key, uint64_t offset)
+{
+    if (!client->options->json) {
+        printf("offset %llu\n", (unsigned long long)offset);
+        return;
+    }
+    printf("{\"key\":");
+    json_put_string(stdout, key, strlen(key));
+    printf(",\"offset\":%llu}\n", (unsigned long long)offset);
 }
 
 fero_wopts client_wopts(const struct client *client)

@@ -81,5 +81,7 @@ int client_wait(struct client *client, int err, fero_op *op, fero_result *result
 typedef int (*client_ask_fn)(fero_cache *cache, int32_t shard, const fero_wopts *opts,
                              fero_op **op);
 int client_ask_node(struct client *client, client_ask_fn ask, char **text);
+/* Says that the change of `key` has this offset. */
+void client_print_offset(const struct client *client, const char *key, uint64_t offset);
 /* Writes the line for `err` and returns its status. */
 int client_complain(const struct client *client, int err);

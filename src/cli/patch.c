@@ -1,10 +1,7 @@
-#include <string.h>
-
 #include "cli/client.h"
 #include "cli/commands.h"
 #include "cli/input.h"
 #include "cli/json.h"
-#include "cli/output.h"
 
 struct patch_options {
     struct client_options client;
@@ -25,13 +22,7 @@ static int patch(const struct command *command, const struct patch_options *opti
     fero_wopts wopts = client_wopts(&client);
     int err = fero_patch(client.cache, fero_str(argv[1]), fields, &wopts, &op);
     status = client_wait(&client, err, op, &result);
-    if (status == STATUS_OK && options->client.json) {
-        printf("{\"key\":");
-        json_put_string(stdout, argv[1], strlen(argv[1]));
-        printf(",\"offset\":%llu}\n", (unsigned long long)result.offset);
-    } else if (status == STATUS_OK) {
-        printf("offset %llu\n", (unsigned long long)result.offset);
-    }
+    if (status == STATUS_OK) client_print_offset(&client, argv[1], result.offset);
     if (op != NULL) fero_op_free(op);
     cli_close(&client);
     return status;

@@ -1,8 +1,5 @@
-#include <string.h>
-
 #include "cli/client.h"
 #include "cli/commands.h"
-#include "cli/output.h"
 
 struct rm_options {
     struct client_options client;
@@ -29,12 +26,8 @@ static int run_rm(const struct command *command, int argc, char **argv)
     status = client_wait(&client, err, op, &result);
     if (status == STATUS_NOT_FOUND) {
         complain(command, "%s has no key \"%s\"", argv[0], argv[1]);
-    } else if (status == STATUS_OK && options.client.json) {
-        printf("{\"key\":");
-        json_put_string(stdout, argv[1], strlen(argv[1]));
-        printf(",\"offset\":%llu}\n", (unsigned long long)result.offset);
     } else if (status == STATUS_OK) {
-        printf("offset %llu\n", (unsigned long long)result.offset);
+        client_print_offset(&client, argv[1], result.offset);
     }
     if (op != NULL) fero_op_free(op);
     cli_close(&client);
