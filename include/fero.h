@@ -501,6 +501,8 @@ typedef struct fero_opts {
                                 matched; never a get. NULL: the default handler */
     void *handler_ud;
     int64_t timeout_ms; /* clients: how long fero_open waits for a node; 0: 10,000 */
+    int64_t refused_ms; /* clients: how long of it while no seed can even be connected to, because a
+                           node may just be starting; 0: 1,000; FERO_OFF: each is tried once */
 } fero_opts;
 
 /*
@@ -513,7 +515,7 @@ typedef struct fero_opts {
  * was opened first. A client connects to a node of the seeds, then to each of its shards; the first
  * cache decides on the node. A client has at most 64. Not from a callback or handler.
  *
- *   FERO_E_NOTCONN   no node answered in time.
+ *   FERO_E_NOTCONN   no node answered in time, or no seed could be connected to.
  *   FERO_E_NOTFOUND  the node has no such cache.
  *   FERO_E_NOMEM     no memory, or too many caches.
  *   FERO_E_DENIED    the node wants a token, or another one.

@@ -37,8 +37,7 @@ int client_complain(const struct client *client, int err)
     switch (err) {
     case FERO_E_NOTCONN:
         complain(client->command,
-                 "no node answers at %s; start one with \"fero serve NAME\" or name another with "
-                 "--seeds HOST:PORT",
+                 "the connection to %s is lost, or not there yet: is the node still running?",
                  seeds);
         break;
     case FERO_E_TIMEOUT:
@@ -116,7 +115,7 @@ int cli_open(struct client *client, const struct command *command,
                  "the node at %s has no cache \"%s\"; it can be started with one: fero serve %s",
                  options->seeds, name, name);
     else
-        client_complain(client, err);
+        complain(command, "%s", reason_of(err));
     fero_stop(client->runtime, 0);
     return status_of(err);
 }

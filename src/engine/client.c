@@ -32,6 +32,8 @@
 #define SIZE_OPTION_MAX ((int64_t)1 << 40)
 #define CONNECTIONS_DEFAULT 256
 #define OPEN_TIMEOUT_MS 10000
+#define OPEN_REFUSED_MS 1000
+#define OPEN_MS_MAX ((int64_t)1 << 40)
 /* Waiting adaptively: how long after the last traffic it spins. */
 #define SPIN_NS (50 * NS_PER_US)
 /* Looks at the ring between two looks at the clock. */
@@ -579,25 +581,69 @@ static int ask_links(struct client *client, struct client_cache *cache)
     return 0;
 }
 
-static int not_connected(const struct client *client, int64_t timeout_ms, const char *name)
+/* How long fero_open goes on, by its options. */
+struct patience {
+    int64_t timeout_ms;
+    uint64_t until_ns;
+    uint64_t refused_until_ns; /* where nothing takes a connection */
+};
+
+static int take_patience(struct patience *patience, const struct client *client,
+                         const fero_opts *opts)
+{
+    int64_t timeout_ms = opts->timeout_ms > 0 ? opts->timeout_ms : OPEN_TIMEOUT_MS;
+    int64_t refused_ms = opts->refused_ms > 0 ? opts->refused_ms : OPEN_REFUSED_MS;
+    if (opts->timeout_ms < 0 || timeout_ms > OPEN_MS_MAX)
+        return error_set(FERO_E_INVAL, "timeout_ms is %lld, but must be from 0 to %lld",
+                         (long long)opts->timeout_ms, (long long)OPEN_MS_MAX);
+    if (opts->refused_ms == FERO_OFF) refused_ms = 0;
+    if (opts->refused_ms < FERO_OFF || refused_ms > OPEN_MS_MAX)
+        return error_set(FERO_E_INVAL, "refused_ms is %lld, but must be FERO_OFF or from 0 to %lld",
+                         (long long)opts->refused_ms, (long long)OPEN_MS_MAX);
+    *patience = (struct patience){.timeout_ms = timeout_ms,
+                                  .until_ns = client->now_ns + (uint64_t)timeout_ms * NS_PER_MS};
+    patience->refused_until_ns =
+        min_u64(patience->until_ns, client->now_ns + (uint64_t)refused_ms * NS_PER_MS);
+    return 0;
+}
+
+/* Whether all seeds were tried and none took a connection. */
+static bool is_refused_by_all(const struct client *client)
+{
+    return client->all_refuse && client->seek_rounds > 0 && !client->has_home;
+}
+
+/* What makes a node listen where the one seed is, if that needs to be said. */
+static const char *ports_option(const struct client *client, char *text, size_t bytes)
+{
+    uint16_t port = address_port(&client->seeds.addresses[0]);
+    text[0] = 0;
+    if (client->seeds.count == 1 && port != DIAL_PORT_DEFAULT)
+        snprintf(text, bytes, " --ports %u", port);
+    return text;
+}
+
+static int not_connected(const struct client *client, const struct patience *patience,
+                         const char *name)
 {
     char seeds[256];
+    char ports[16];
+    const char *reason = client->reason[0] != 0 ? client->reason : "no answer";
     seeds_format(&client->seeds, seeds, sizeof seeds);
+    ports_option(client, ports, sizeof ports);
     if (client->has_home)
         return error_set(FERO_E_NOTCONN, "only %u of %u shards of %s answered within %lld ms (%s)",
                          client->links_up, client->links_count, client->home_text,
-                         (long long)timeout_ms, client->reason);
-    if (strcmp(client->reason, "connection refused") == 0)
-        return error_set(
-            FERO_E_NOTCONN,
-            "nothing listens at %s (connection refused): start a node with `fero serve "
-            "%s`, or name another with --seeds",
-            seeds, name);
-    return error_set(
-        FERO_E_NOTCONN,
-        "no node answered at %s within %lld ms (%s): start one with `fero serve %s`, or "
-        "name another with --seeds",
-        seeds, (long long)timeout_ms, client->reason[0] != 0 ? client->reason : "no answer", name);
+                         (long long)patience->timeout_ms, client->reason);
+    if (is_refused_by_all(client))
+        return error_set(FERO_E_NOTCONN,
+                         "no node listens at %s (%s): start one with `fero serve %s%s`, or name "
+                         "another with --seeds",
+                         seeds, reason, name, ports);
+    return error_set(FERO_E_NOTCONN,
+                     "no node answered at %s within %lld ms (%s): start one with `fero serve "
+                     "%s%s`, or name another with --seeds",
+                     seeds, (long long)patience->timeout_ms, reason, name, ports);
 }
 
 static bool is_open(const struct client_cache *cache)
@@ -608,10 +654,9 @@ static bool is_open(const struct client_cache *cache)
 }
 
 /* Turns until the cache is open on every link; FERO_E_... with fero_errmsg if it cannot be. */
-static int wait_open(struct client_cache *cache, int64_t timeout_ms)
+static int wait_open(struct client_cache *cache, const struct patience *patience)
 {
     struct client *client = cache->client;
-    uint64_t until_ns = client->now_ns + (uint64_t)timeout_ms * NS_PER_MS;
     while (!is_open(cache)) {
         if (cache->open_error != 0)
             return error_set(cache->open_error,
@@ -623,8 +668,10 @@ static int wait_open(struct client_cache *cache, int64_t timeout_ms)
         bool is_refused = client->refusal != 0 && client->links_up == 0;
         if (is_refused && (client->seek_rounds > 0 || client->has_home))
             return error_set(client->refusal, "%s", client->reason);
+        uint64_t until_ns =
+            is_refused_by_all(client) ? patience->refused_until_ns : patience->until_ns;
         if (client->now_ns >= until_ns)
-            return not_connected(client, timeout_ms,
+            return not_connected(client, patience,
                                  cache->name.size > 0 ? cache->name_bytes : "NAME");
         client_turn(client, until_ns - client->now_ns);
     }
@@ -633,20 +680,21 @@ static int wait_open(struct client_cache *cache, int64_t timeout_ms)
 
 int client_open(struct client *client, const char *name, const fero_opts *opts, fero_cache **out)
 {
-    int64_t timeout_ms = opts->timeout_ms > 0 ? opts->timeout_ms : OPEN_TIMEOUT_MS;
+    struct patience patience = {0};
     if (client->is_in_turn)
         return error_set(FERO_E_INVAL, "fero_open cannot be called by a callback");
-    if (opts->timeout_ms < 0 || timeout_ms > (int64_t)1 << 40)
-        return error_set(FERO_E_INVAL, "timeout_ms is %lld", (long long)opts->timeout_ms);
     client_now(client);
+    int err = take_patience(&patience, client, opts);
+    if (err < 0) return err;
     struct client_cache *cache = NULL;
-    int err = cache_make(client, name, &cache);
+    err = cache_make(client, name, &cache);
     if (cache == NULL) return err;
     client->refusal = 0;
     client->seek_rounds = 0;
     client->deaf_rounds = 0;
+    client->all_refuse = true;
     err = ask_links(client, cache) < 0 ? error_set(FERO_E_NOMEM, "no memory for a link")
-                                       : wait_open(cache, timeout_ms);
+                                       : wait_open(cache, &patience);
     if (err < 0)
         cache_free(cache);
     else

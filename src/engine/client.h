@@ -159,6 +159,7 @@ struct client {
     char home_text[ADDRESS_TEXT_BYTES];
     struct seeds seeds;
     uint32_t seek_rounds; /* times that no seed was any good, since the last home */
+    bool all_refuse;      /* no connection was had, and none waited for, since the last fero_open */
     struct ops *ops;
     struct chunk_pool pool;
     struct rng rng;

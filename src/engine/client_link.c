@@ -329,6 +329,7 @@ static int greet(struct client_link *link)
 
 static void connected(struct client_link *link)
 {
+    link->client->all_refuse = false;
     window_advance(&link->client->window);
     window_hold(&link->client->window);
     if (greet(link) < 0) fail(link, "no memory for an outbox");
@@ -1045,8 +1046,10 @@ void client_link_tick(struct client_link *link)
 {
     struct client *client = link->client;
     if (client_link_timer_ns(link) > client->now_ns) return;
-    if (link->state == CLIENT_LINK_DOWN)
+    if (link->state == CLIENT_LINK_DOWN) {
         dial(link);
-    else
-        fail(link, "no welcome within %llu ms", (unsigned long long)(DIAL_GREETING_NS / NS_PER_MS));
+        return;
+    }
+    client->all_refuse = false;
+    fail(link, "no welcome within %llu ms", (unsigned long long)(DIAL_GREETING_NS / NS_PER_MS));
 }

@@ -1097,7 +1097,70 @@ static void a_node_that_is_not_there_is_named(void **unused)
     play.refuses_connects = true;
     assert_int_equal(open_cache(), FERO_E_NOTCONN);
     assert_non_null(strstr(fero_errmsg(), "127.0.0.1:7700"));
-    assert_non_null(strstr(fero_errmsg(), "fero serve demo"));
+    assert_non_null(strstr(fero_errmsg(), "connection refused"));
+    assert_non_null(strstr(fero_errmsg(), "`fero serve demo`"));
+}
+
+static uint64_t open_ms(int64_t timeout_ms, int64_t refused_ms, int expected)
+{
+    fero_opts opts = {.size = sizeof opts, .timeout_ms = timeout_ms, .refused_ms = refused_ms};
+    uint64_t begin_ns = fake_io_now_ns(play.fake);
+    assert_int_equal(client_open(play.client, "demo", &opts, &play.cache), expected);
+    return (fake_io_now_ns(play.fake) - begin_ns) / NS_PER_MS;
+}
+
+static void where_all_refuse_it_is_given_up_soon(void **unused)
+{
+    static const char *const seeds[] = {"127.0.0.1:1", "127.0.0.1:2", NULL};
+    fero_runtime_opts opts = {.idle = FERO_IDLE_SLEEP, .seeds = seeds};
+    (void)unused;
+    prepare();
+    assert_int_equal(start(&opts, 1), 0);
+    play.refuses_connects = true;
+    assert_in_range(open_ms(0, 0, FERO_E_NOTCONN), 1000, 1010);
+    assert_in_range(play.dialled, 6, 16); /* each of the two a few times */
+    assert_in_range(open_ms(0, 3000, FERO_E_NOTCONN), 3000, 3010);
+    assert_in_range(open_ms(200, 0, FERO_E_NOTCONN), 200, 210);
+    play.dialled = fake_io_connects_count(play.fake);
+    unsigned before = play.dialled;
+    assert_in_range(open_ms(0, FERO_OFF, FERO_E_NOTCONN), 0, 10);
+    assert_int_equal(play.dialled - before, 2);
+    assert_int_equal(open_ms(0, -2, FERO_E_INVAL), 0);
+    assert_non_null(strstr(fero_errmsg(), "refused_ms is -2"));
+}
+
+static void a_node_that_is_just_starting_is_waited_for(void **unused)
+{
+    (void)unused;
+    start_plain();
+    play.refused_connect = 1;
+    assert_in_range(open_ms(0, 0, 0), 50, 101);
+}
+
+static void where_one_does_not_refuse_it_is_waited_for(void **unused)
+{
+    (void)unused;
+    start_plain();
+    play.is_mute = true;
+    play.refused_connect = 2; /* the first took the connection, and said nothing */
+    assert_in_range(open_ms(9000, 0, FERO_E_NOTCONN), 9000, 9010);
+    assert_non_null(strstr(fero_errmsg(), "within 9000 ms"));
+}
+
+static void who_was_connected_dials_on_though_all_refuse(void **unused)
+{
+    fero_opts opts = {.size = sizeof opts};
+    fero_cache *other;
+    (void)unused;
+    prepare();
+    connect_with((fero_runtime_opts){0}, 1);
+    play.refuses_connects = true;
+    fake_io_hang_up(play.fake, play.lines[0].conn, -ECONNRESET);
+    for (int i = 0; i < 100; i++) client_run(play.client, 100);
+    assert_int_equal(client_open(play.client, "other", &opts, &other), FERO_E_NOTCONN);
+    play.refuses_connects = false;
+    while (play.client->links_up == 0) client_run(play.client, 100);
+    assert_int_equal(client_open(play.client, "other", &opts, &other), 0);
 }
 
 static void a_node_that_says_nothing_is_given_up(void **unused)
@@ -1269,6 +1332,10 @@ int main(void)
         TEST_OWN(hostile_frames_cost_the_link),
         TEST(what_is_heard_may_be_cut_anywhere),
         TEST_OWN(a_node_that_is_not_there_is_named),
+        TEST_OWN(where_all_refuse_it_is_given_up_soon),
+        TEST_OWN(a_node_that_is_just_starting_is_waited_for),
+        TEST_OWN(where_one_does_not_refuse_it_is_waited_for),
+        TEST_OWN(who_was_connected_dials_on_though_all_refuse),
         TEST_OWN(a_node_that_says_nothing_is_given_up),
         TEST_OWN(a_cache_that_is_not_there_is_named),
         TEST_OWN(numbers_go_on_over_the_end_of_32_bits),
