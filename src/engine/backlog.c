@@ -168,13 +168,27 @@ void backlog_release(struct backlog *backlog, uint64_t floor, uint64_t seq_next)
     backlog->at = chunk->data;
 }
 
+void backlog_visit(const struct backlog *backlog, backlog_visit_fn visit, void *context)
+{
+    for (const struct chunk *chunk = backlog->oldest; chunk != NULL; chunk = chunk->next) {
+        uint32_t used = used_of(backlog, chunk);
+        for (size_t at = 0; at < used; at += frame_bytes(chunk->data + at))
+            visit(context, chunk->data + at);
+    }
+}
+
+/* A backlog_visit_fn. */
+static void count_frame(void *context, const uint8_t *frame)
+{
+    uint64_t *count = context;
+    (void)frame;
+    ++*count;
+}
+
 uint64_t backlog_frames_count(const struct backlog *backlog)
 {
     uint64_t count = 0;
-    for (const struct chunk *chunk = backlog->oldest; chunk != NULL; chunk = chunk->next) {
-        uint32_t used = used_of(backlog, chunk);
-        for (size_t at = 0; at < used; at += frame_bytes(chunk->data + at)) count++;
-    }
+    backlog_visit(backlog, count_frame, &count);
     return count;
 }
 

@@ -104,6 +104,9 @@ void backlog_sent(struct backlog *backlog);
 /* Gives back the chunks whose requests are all below `floor`; all are below `seq_next`. */
 void backlog_release(struct backlog *backlog, uint64_t floor, uint64_t seq_next);
 
+typedef void (*backlog_visit_fn)(void *context, const uint8_t *frame);
+/* Shows all frames in it, in order. */
+void backlog_visit(const struct backlog *backlog, backlog_visit_fn visit, void *context);
 /* Frames in it. O(n). */
 uint64_t backlog_frames_count(const struct backlog *backlog);
 

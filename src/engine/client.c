@@ -203,6 +203,11 @@ static void end_unknown(struct client *client, uint64_t seq, int error)
     fero_result result = {.outcome = FERO_OUTCOME_UNKNOWN, .error = error, .seq = seq};
     bool may_come = link != NULL && link->state == CLIENT_LINK_UP;
     if (may_come && flight_state(flight) == FLIGHT_REPLY) link->late_replies++;
+    if (error == FERO_E_TIMEOUT) {
+        flight->flags |= FLIGHT_GIVEN_UP;
+        if (link != NULL && seq < link->carried_end)
+            link->given_up_low = min_u64(link->given_up_low, seq);
+    }
     client_end(client, flight, &result);
 }
 
@@ -260,6 +265,16 @@ static bool is_of_cache(const struct client *client, const struct flight *flight
 {
     (void)client;
     return flight->cache == *(const uint32_t *)context;
+}
+
+/* Its number may be another cache's soon: what was given up is not sent again. */
+static void forget_given_up(struct client *client, uint32_t cache)
+{
+    const struct window *window = &client->window;
+    for (uint64_t seq = window->floor; seq != window->next; seq++) {
+        struct flight *flight = window_at(window, seq);
+        if (flight->cache == cache) flight->flags &= (uint16_t)~FLIGHT_GIVEN_UP;
+    }
 }
 
 static bool is_any(const struct client *client, const struct flight *flight, const void *context)
@@ -549,6 +564,7 @@ static void cache_free(struct client_cache *cache)
     struct client *client = cache->client;
     streams_end(client, cache);
     client_end_matching(client, is_of_cache, &cache->index, FERO_E_CLOSED);
+    forget_given_up(client, cache->index);
     for (uint32_t i = 0; i < client->links_count; i++)
         runs_forget(&client->links[i]->runs, cache->index);
     /* The next cache with this index must begin a run of its own. */

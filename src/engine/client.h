@@ -101,6 +101,8 @@ struct client_link {
     uint64_t acked_requests;
     uint64_t consumed_bytes;
     uint64_t late_replies; /* replies that may come although their requests timed out */
+    uint64_t carried_end;  /* connections that are lost carried lower numbers only */
+    uint64_t given_up_low; /* since HELLO was written: the lowest of these that was given up */
     uint64_t seq_seen;     /* what the window had reached when it last sent */
     uint64_t deadline_ns;  /* of being up */
     uint64_t up_since_ns;

@@ -259,6 +259,7 @@ static void lost(struct client_link *link, int result)
         remember_reason(client, reason);
     }
     client_end_matching(client, is_begun, link, FERO_E_NOTCONN);
+    if (was_up) link->carried_end = client->window.next;
     bool was_useful = link->up_since_ns != 0;
     if (was_useful && client->now_ns - link->up_since_ns >= DIAL_STABLE_NS) link->dial.failures = 0;
     link->up_since_ns = 0;
@@ -302,6 +303,15 @@ int client_link_open(struct client_link *link, struct client_cache *cache)
     return 0;
 }
 
+/* The lowest number that was given up of those that lost connections carried; UINT64_MAX: none. */
+static uint64_t lowest_given_up(const struct client_link *link)
+{
+    const struct window *window = &link->client->window;
+    for (uint64_t seq = window->floor; seq < link->carried_end; seq++)
+        if ((window_at(window, seq)->flags & FLIGHT_GIVEN_UP) != 0) return seq;
+    return UINT64_MAX;
+}
+
 static int greet(struct client_link *link)
 {
     struct client *client = link->client;
@@ -324,6 +334,7 @@ static int greet(struct client_link *link)
         if (cache != &client->nobody && client_link_open(link, cache) < 0) return -ENOMEM;
     }
     link->state = CLIENT_LINK_GREETING;
+    link->given_up_low = lowest_given_up(link);
     return 0;
 }
 
@@ -429,6 +440,7 @@ static int learn_home(struct client_link *link, const struct frame_welcome *welc
 struct resend {
     struct client_link *link;
     uint64_t frame; /* number of the frame that is looked at, on the lost connection */
+    uint64_t handed;
     uint64_t written;
     uint64_t received;
     uint64_t kept;
@@ -464,7 +476,23 @@ static void shorten_deadline(uint8_t *frame, const struct flight *flight, uint32
     memcpy(at, &first, sizeof first);
 }
 
-/* A backlog_keep_fn: only requests that still wait are sent again. */
+/*
+ * A change that was given up may still lie unread in a lost connection, and be done behind newer ones
+ * that are sent again or asked for now. So it is sent again in its place, with no time left: then it
+ * is done there, or never. Numbers below the floor of HELLO need no such care.
+ */
+static bool is_dangling(const struct client_link *link, const struct flight *flight,
+                        const struct frame_request *header)
+{
+    const uint16_t both = FLIGHT_GIVEN_UP | FLIGHT_CARRIED;
+    const struct client_cache *cache = link->client->caches[flight->cache];
+    bool is_change =
+        header->type >= FRAME_UPDATE && header->type <= FRAME_INSERT && header->type != FRAME_GET;
+    return flight->tag == 0 && (flight->flags & both) == both && is_change &&
+           cache->numbers[link->index] != CLIENT_CACHE_UNKNOWN;
+}
+
+/* A backlog_keep_fn: requests that still wait are sent again, and those of is_dangling. */
 static bool keep_waiting(void *context, uint8_t *frame)
 {
     struct resend *resend = context;
@@ -477,7 +505,9 @@ static bool keep_waiting(void *context, uint8_t *frame)
     uint64_t seq = window->floor + (uint32_t)(header.seq - (uint32_t)window->floor);
     if (seq >= window->next) return false;
     struct flight *flight = window_at(window, seq);
-    if (flight->tag == 0 || flight_link(flight) != link->index) return false;
+    if (resend->frame <= resend->handed) flight->flags |= FLIGHT_CARRIED;
+    if (flight->tag == 0 ? !is_dangling(link, flight, &header) : flight_link(flight) != link->index)
+        return false;
     if (UNLIKELY(header.length > client->frame_bytes_max)) {
         flight->flags |= FLIGHT_TOO_LONG;
         return false;
@@ -489,6 +519,8 @@ static bool keep_waiting(void *context, uint8_t *frame)
         memcpy(frame, &header, sizeof header);
     }
     if ((header.flags & FRAME_EXTENDED) != 0) shorten_deadline(frame, flight, client->now_tick);
+    bool wants_reply = (header.flags & FRAME_WANT) == WANT_REPLY << FRAME_WANT_SHIFT;
+    if (flight->tag == 0 && wants_reply) link->late_replies++;
     cache->counts.resent++;
     resend->kept++;
     if (resend->frame <= resend->written)
@@ -511,23 +543,26 @@ static bool is_too_long(const struct client *client, const struct flight *flight
     return flight_link(flight) == link->index && (flight->flags & FLIGHT_TOO_LONG) != 0;
 }
 
-/* The caches of what is sent again, in order. */
-static int note_runs(struct client_link *link)
+struct noting {
+    struct client_link *link;
+    uint64_t number;
+    int err;
+};
+
+/* A backlog_visit_fn: the caches of what is sent again, in order. */
+static void note_run(void *context, const uint8_t *frame)
 {
+    struct noting *noting = context;
+    struct client_link *link = noting->link;
     const struct window *window = &link->client->window;
-    uint64_t number = 0;
-    link->run_cache = RUN_NO_CACHE;
-    for (uint64_t seq = window_next_waiting(window, window->floor); seq != 0;
-         seq = window_next_waiting(window, seq + 1)) {
-        const struct flight *flight = window_at(window, seq);
-        if (flight_link(flight) != link->index) continue;
-        number++;
-        if (flight->cache == link->run_cache) continue;
-        link->run_cache = flight->cache;
-        uint32_t cache = flight->cache == CLIENT_CACHES_MAX ? RUN_NO_CACHE : flight->cache;
-        if (runs_push(&link->runs, cache, number) < 0) return -ENOMEM;
-    }
-    return 0;
+    struct frame_request header;
+    memcpy(&header, frame, sizeof header);
+    const struct flight *flight = window_at(window, header.seq);
+    noting->number++;
+    if (flight->cache == link->run_cache || noting->err < 0) return;
+    link->run_cache = flight->cache;
+    uint32_t cache = flight->cache == CLIENT_CACHES_MAX ? RUN_NO_CACHE : flight->cache;
+    noting->err = runs_push(&link->runs, cache, noting->number);
 }
 
 /*
@@ -539,11 +574,10 @@ static int resend(struct client_link *link)
     struct client *client = link->client;
     struct resend resend = {.link = link,
                             .frame = link->requests - backlog_frames_count(&link->backlog),
+                            .handed = link->handed_requests,
                             .written = link->runs.cursors[RUN_WRITTEN].at,
                             .received = link->runs.cursors[RUN_RECEIVED].at};
     uint64_t bytes;
-    window_advance(&client->window);
-    window_hold(&client->window);
     count_up_to(link, RUN_WRITTEN, link->requests);
     count_up_to(link, RUN_RECEIVED, link->requests);
     link->requests =
@@ -558,7 +592,10 @@ static int resend(struct client_link *link)
         trace_line(&client->trace, TRACE_INFO,
                    "client: sending %llu requests (%llu bytes) again to shard %u",
                    (unsigned long long)link->requests, (unsigned long long)bytes, link->index);
-    return note_runs(link);
+    struct noting noting = {.link = link};
+    link->run_cache = RUN_NO_CACHE;
+    backlog_visit(&link->backlog, note_run, &noting);
+    return noting.err;
 }
 
 /*
@@ -582,6 +619,12 @@ static int ready(struct client_link *link)
     for (uint32_t i = 0; i < CLIENT_CACHES_MAX; i++)
         if (client->caches[i] != &client->nobody) open_nameless(link, client->caches[i]);
     client_end_matching(client, is_homeless, link, FERO_E_NOTFOUND);
+    window_advance(&client->window);
+    window_hold(&client->window);
+    if (link->given_up_low < client->window.floor) {
+        fail(link, "requests were given up meanwhile, of which HELLO did not know");
+        return -ETIMEDOUT;
+    }
     if (resend(link) < 0) {
         fail(link, "no memory to send requests again");
         return -ENOMEM;

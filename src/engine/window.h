@@ -37,6 +37,10 @@ enum flight_state { FLIGHT_FREE, FLIGHT_REPLY, FLIGHT_ACK };
 /* Its parts are wanted, and some have come. */
 #define FLIGHT_STREAM 4u
 #define FLIGHT_BEGUN 8u
+/* It ended without an answer, at its deadline, and a lost connection may still carry it. */
+#define FLIGHT_GIVEN_UP 16u
+/* A connection that is lost has carried it. */
+#define FLIGHT_CARRIED 32u
 
 /* One request on its way. */
 struct flight {
@@ -49,7 +53,7 @@ struct flight {
     uint32_t deadline; /* tick */
     uint32_t tag;      /* flight_tag: state and link in one comparison */
     uint16_t cache;
-    uint16_t flags; /* FLIGHT_NUMBERED, FLIGHT_TOO_LONG */
+    uint16_t flags; /* FLIGHT_NUMBERED and the others; they stay as long as the place is its */
 };
 _Static_assert(sizeof(struct flight) == 32, "two requests a cache line");
 

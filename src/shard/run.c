@@ -69,8 +69,10 @@ static COLD int64_t decode_extensions(struct request *request, const struct shar
     if (other != 0)
         refuse(request, ERROR_UNSUPPORTED, "extension %llu is not supported here (highest: %llu)",
                (uint64_t)__builtin_ctz(other), EXT_VIEW);
+    /* Without any time left it is late already. */
     if ((extensions.present & 1u << EXT_DEADLINE_MS) != 0)
-        request->deadline_ns = shard->now_ns + (uint64_t)extensions.deadline_ms * 1000000;
+        request->deadline_ns = shard->now_ns + (uint64_t)extensions.deadline_ms * 1000000 -
+                               (extensions.deadline_ms == 0);
     request->verb = extensions.verb;
     return bytes;
 }

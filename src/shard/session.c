@@ -222,7 +222,10 @@ struct session *sessions_use(struct sessions *sessions, const struct session_cla
 {
     struct session *session = sessions_find(sessions, claim->id);
     /* With links it is in no list; the newest one is where it shall be. */
-    if (session != NULL && (session->links > 0 || session == sessions->idle_newest)) return session;
+    if (session != NULL && (session->links > 0 || session == sessions->idle_newest)) {
+        session_raise(session, claim->floor);
+        return session;
+    }
     session = sessions_attach(sessions, claim);
     if (session != NULL) sessions_detach(sessions, session);
     return session;

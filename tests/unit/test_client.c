@@ -794,6 +794,82 @@ static void what_had_no_answer_is_sent_again_with_its_number(void **unused)
     assert_int_equal(counts().sacks, 6);
 }
 
+/* An update whose caller waits for so long. */
+static void update_within(const char *key, int64_t timeout_ms)
+{
+    fero_wopts wopts = wants_reply;
+    wopts.timeout_ms = timeout_ms;
+    assert_int_equal(update(key, &wopts), 0);
+}
+
+/*
+ * The lost connection may still carry what was given up: it is sent again in its place, with no time
+ * left, so that it is not done behind what comes now. Neither what never left nor reads are.
+ */
+static void what_was_given_up_is_sent_again_to_be_void(void **unused)
+{
+    (void)unused;
+    fero_wopts in_haste = wants_reply;
+    in_haste.timeout_ms = 100;
+    play.answers = false;
+    play.acks = false;
+    update_within("first", 9000);
+    update_within("k", 100);
+    assert_int_equal(fero_get(play.cache, fero_str("k"), &in_haste, NULL), 0);
+    update_within("k", 9000);
+    client_run(play.client, 0);
+    client_run(play.client, 0);
+    assert_int_equal(play.taken_count, 4);
+    run_until(2);
+    assert_int_equal(got.results[0].seq, 2);
+    assert_int_equal(got.results[0].outcome, FERO_OUTCOME_UNKNOWN);
+    fake_io_hang_up(play.fake, play.lines[0].conn, -ECONNRESET);
+    play.answers = true;
+    play.acks = true;
+    run_until(4);
+    static const uint32_t again[] = {1, 2, 4};
+    assert_int_equal(play.lines_count, 2);
+    assert_int_equal(play.taken_count, 7);
+    for (unsigned i = 0; i < 3; i++) assert_int_equal(play.taken[4 + i].header.seq, again[i]);
+    assert_int_equal(play.taken[5].deadline_ms, 0);
+    assert_int_not_equal(play.taken[5].header.flags & FRAME_EXTENDED, 0);
+    assert_int_equal(counts().resent, 3);
+    /* Nobody waits for its answer, and the link goes on. */
+    update_within("k", 9000);
+    run_until(5);
+    assert_int_equal(play.lines_count, 2);
+    assert_int_equal(counts().sacks, 3);
+}
+
+/* HELLO says which numbers will not come again: of those that went below that since it knows nothing. */
+static void what_is_given_up_during_a_greeting_has_another_one(void **unused)
+{
+    (void)unused;
+    play.answers = false;
+    update_within("a", 300);
+    update_within("b", 100);
+    update_within("c", 9000);
+    client_run(play.client, 0);
+    client_run(play.client, 0);
+    assert_int_equal(play.taken_count, 3);
+    run_until(1);
+    assert_int_equal(got.results[0].seq, 2);
+    play.is_mute = true;
+    fake_io_hang_up(play.fake, play.lines[0].conn, -ECONNRESET);
+    while (play.lines_count < 2) client_run(play.client, 1);
+    run_until(2);
+    assert_int_equal(play.lines[1].hello.floor, 1);
+    play.is_mute = false;
+    play.answers = true;
+    say_welcome(1);
+    say_opened(1, play.open_seq);
+    run_until(3);
+    assert_int_equal(play.lines_count, 3);
+    assert_int_equal(play.lines[2].hello.floor, 3);
+    assert_int_equal(play.taken_count, 4);
+    assert_int_equal(play.taken[3].header.seq, 3);
+}
+
 /* The node starts again with a lower limit: only what it takes is sent again. */
 static void what_a_node_does_not_take_any_more_is_unknown(void **unused)
 {
@@ -1320,6 +1396,8 @@ int main(void)
         TEST(what_is_sent_again_has_the_time_that_is_left),
         TEST(deadlines_differ),
         TEST(what_had_no_answer_is_sent_again_with_its_number),
+        TEST(what_was_given_up_is_sent_again_to_be_void),
+        TEST(what_is_given_up_during_a_greeting_has_another_one),
         TEST(what_a_node_does_not_take_any_more_is_unknown),
         TEST(a_duplicates_answer_is_an_answer),
         TEST(a_link_that_is_down_says_so),

@@ -915,9 +915,23 @@ static void what_waited_too_long_is_not_done(void **unused)
     peer_expect_string(&peer, seq + 3, "in time");
     assert_int_equal(node.shards[0]->callers[0].again_bytes, 0);
     /* What comes later has all its time. */
-    peer_ask(&peer, with_deadline(ask_update(seq + 4, "k", "w"), 0));
+    peer_ask(&peer, with_deadline(ask_update(seq + 4, "k", "w"), 1));
     node_settle(&node);
     peer_expect_offset(&peer, seq + 4, 2);
+}
+
+/* As a client says of what it gave up, so that it is not done later, from wherever it may still come. */
+static void what_has_no_time_left_is_never_done(void **unused)
+{
+    (void)unused;
+    peer_ask(&peer, with_deadline(ask_update(1, "k", "v"), 0));
+    node_settle(&node);
+    peer_expect_failure(&peer, 1, ERROR_TIMEOUT, "deadline");
+    struct peer other = peer_greeted(&node, 0, SESSION, 1);
+    peer_ask(&other, ask_update(1, "k", "v"));
+    node_settle(&node);
+    peer_expect_failure(&other, 1, ERROR_TIMEOUT, "deadline");
+    peer_free(&other);
 }
 
 /* -------------------------------------------------------------------------- every cut */
@@ -1365,6 +1379,7 @@ int main(void)
         TEST(numbers_are_nearest_to_the_highest_on_the_link),
         TEST(deadline_and_floor_are_taken),
         TEST(what_waited_too_long_is_not_done),
+        TEST(what_has_no_time_left_is_never_done),
         TEST(an_offset_over_32_bits_is_in_an_extension),
         TEST(a_value_is_never_taken_for_a_record),
         cmocka_unit_test_teardown(a_full_node_that_is_only_updated_makes_room, teardown),

@@ -304,6 +304,25 @@ static void numbers_below_the_floor_are_stale_but_for_those_remembered(void **st
 }
 
 /* A shard that sees one number in a billion keeps entries for as long as the low halves go round. */
+/* A request that came over a lane says what its link was told, whoever else uses the session. */
+static void every_use_raises_the_floor(void **state)
+{
+    (void)state;
+    struct sessions sessions = sessions_of(MIB);
+    struct session_claim claim = claim_of(1, 1);
+    struct session *session = sessions_use(&sessions, &claim);
+    remember(&sessions, session, 20);
+    for (uint64_t floor = 5; floor <= 10; floor += 5) {
+        claim.floor = floor;
+        assert_new(session, floor - 1);
+        assert_ptr_equal(sessions_use(&sessions, &claim), session);
+        assert_stale(session, floor - 1);
+        assert_new(session, floor);
+        attach(&sessions, 1);
+    }
+    sessions_deinit(&sessions);
+}
+
 static void a_number_is_not_taken_for_one_that_is_2_to_the_32_below(void **state)
 {
     (void)state;
@@ -406,6 +425,7 @@ int main(void)
         cmocka_unit_test(what_is_known_is_known_whatever_was_forgotten),
         cmocka_unit_test(a_session_forgotten_over_a_lane_goes_on_with_new_numbers_only),
         cmocka_unit_test(numbers_below_the_floor_are_stale_but_for_those_remembered),
+        cmocka_unit_test(every_use_raises_the_floor),
         cmocka_unit_test(a_number_is_not_taken_for_one_that_is_2_to_the_32_below),
         cmocka_unit_test(nor_in_a_run_of_plain_updates),
         cmocka_unit_test(no_choice_of_ids_makes_a_long_chain),
