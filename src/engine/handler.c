@@ -7,7 +7,7 @@
 #include "base/memory.h"
 #include "engine/error.h"
 #include "engine/retained.h"
-#include "shard/run.h"
+#include "shard/request.h"
 #include "wire/hello.h"
 
 /* What a verb's context points to: the caller's function and what to call it. */

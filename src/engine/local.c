@@ -12,7 +12,7 @@
 #include "engine/result.h"
 #include "ring/slot.h"
 #include "shard/crossing.h"
-#include "shard/run.h"
+#include "shard/request.h"
 #include "shard/shard.h"
 
 /* Ten years. */

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "fero.h"
-#include "shard/run.h"
+#include "shard/request.h"
 
 enum handling_kind { HANDLING_NOW = 1, HANDLING_RETAINED = 2 };
 

@@ -11,6 +11,7 @@
 #include "ring/slot.h"
 #include "shard/crossing.h"
 #include "shard/greeting.h"
+#include "shard/run.h"
 #include "shard/shard.h"
 #include "shard/subscription.h"
 #include "shard/waiter.h"

@@ -23,6 +23,7 @@
 #include "shard/asks.h"
 #include "shard/bundle.h"
 #include "shard/feed.h"
+#include "shard/run.h"
 #include "shard/waiter.h"
 
 struct mail_adopt {

@@ -7,7 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "shard/run.h"
+#include "shard/request.h"
 
 /* Frames and replies up to this size travel inside their mail, larger ones as a block. */
 #define CROSSING_INLINE_BYTES_MAX 4096

@@ -28,7 +28,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "shard/crossing.h"
-#include "shard/run.h"
+#include "shard/request.h"
 #include "shard/shard.h"
 #include "shard/waiter.h"
 

@@ -222,8 +222,6 @@ static inline bool caller_has_room(const struct caller *caller, size_t bytes_max
     return link_out_bytes(&caller->link) + caller->reserved_bytes <= bytes_max;
 }
 
-/* run.c: takes requests from `data`; see link_consume_fn. */
-int64_t run_from_caller(void *caller, uint8_t *data, size_t size);
 /* caller.c: one control frame on a ready link; its bytes, 0 if it is partial, or -errno. */
 MUST_CHECK int64_t caller_control(struct caller *caller, const uint8_t *data, size_t size);
 /* crossing.c: takes mail from all lanes. */

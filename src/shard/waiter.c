@@ -6,7 +6,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "shard/crossing.h"
-#include "shard/run.h"
+#include "shard/request.h"
 #include "shard/shard.h"
 
 static size_t entries_count(const struct shard *shard)

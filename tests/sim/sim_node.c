@@ -8,7 +8,7 @@
 #include "base/assert.h"
 #include "base/memory.h"
 #include "shard/crossing.h"
-#include "shard/run.h"
+#include "shard/request.h"
 
 void __real_log_seal(struct log *log);
 

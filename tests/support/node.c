@@ -11,7 +11,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/memory.h"
-#include "shard/run.h"
+#include "shard/request.h"
 
 #define TURNS_MAX 100000
 

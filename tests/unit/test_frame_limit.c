@@ -1,7 +1,7 @@
 /*
  * A peer says in HELLO how large a frame it takes: nothing longer is sent to it, and it hears why.
  */
-#include "shard/run.h"
+#include "shard/request.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

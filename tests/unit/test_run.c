@@ -2,7 +2,7 @@
  * One shard and its peers: what each kind of request is answered with, how often, and what becomes
  * of those that are wrong.
  */
-#include "shard/run.h"
+#include "shard/request.h"
 
 #include <errno.h>
 #include <setjmp.h>
