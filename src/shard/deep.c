@@ -588,23 +588,50 @@ static bool is_nothing(const struct store *store, const struct tree_place *place
     return place->found == TREE_TWIG && tree_is_undefined(&store->forest, place->twig);
 }
 
+/* What a place has to be for a verb, unless nothing is there yet. */
+struct container {
+    enum twig_kind kind;
+    enum jsontext_kind text_kind;
+    const char *refusal;
+};
+static const struct container push_array = {TWIG_ARRAY, JSONTEXT_ARRAY, "push needs an array"};
+static const struct container add_object = {TWIG_OBJECT, JSONTEXT_OBJECT, "add needs an object"};
+static const struct container patch_object = {TWIG_OBJECT, JSONTEXT_OBJECT,
+                                              "patch needs an object"};
+
+/*
+ * Whether the way to the place can be gone, and it may become such a container or is one: of twigs, or
+ * as `text`, which is empty where it is none.
+ */
+static enum store_result check_container(struct store *store, const struct deep *deep,
+                                         const struct container *container, struct jsontext *text)
+{
+    const struct tree_place *place = &deep->place;
+    enum store_result result = check_way(store, deep, false);
+    *text = (struct jsontext){0};
+    if (result != STORE_OK || is_nothing(store, place)) return result;
+    if (place_json(store, place, text)) {
+        if (jsontext_kind(*text) == container->text_kind) return STORE_OK;
+    } else {
+        *text = (struct jsontext){0};
+        if (tree_twig(&store->forest, place->twig)->kind == container->kind) return STORE_OK;
+    }
+    return refuse(store, ERROR_TYPE, "\"%s\" is %s: %s",
+                  show_path(&deep->path, deep->path.count).text, place_text(store, place),
+                  container->refusal);
+}
+
 static enum store_result push(struct store *store, struct deep *deep, const struct change **changed)
 {
     const struct tree_place *place = &deep->place;
     struct jsontext text;
     uint32_t length = 0;
-    enum store_result result = check_way(store, deep, false);
+    enum store_result result = check_container(store, deep, &push_array, &text);
     if (result != STORE_OK) return result;
-    if (!is_nothing(store, place)) {
-        const struct twig *twig = tree_twig(&store->forest, place->twig);
-        if (place_json(store, place, &text) && jsontext_kind(text) == JSONTEXT_ARRAY)
-            length = jsontext_elements_count(text);
-        else if (place->found == TREE_TWIG && twig->kind == TWIG_ARRAY)
-            length = twig->length;
-        else
-            return refuse(store, ERROR_TYPE, "\"%s\" is %s: push needs an array",
-                          show_path(&deep->path, deep->path.count).text, place_text(store, place));
-    }
+    if (text.at != NULL)
+        length = jsontext_elements_count(text);
+    else if (!is_nothing(store, place))
+        length = tree_twig(&store->forest, place->twig)->length;
     deep->draft.flags = deep->draft.request->flags | CHANGE_DEEP | CHANGE_IN_ARRAY;
     return write_next(store, deep, length, changed);
 }
@@ -620,18 +647,12 @@ static enum store_result add(struct store *store, struct deep *deep, const struc
     const struct tree_place *place = &deep->place;
     struct jsontext text;
     uint32_t highest = 0;
-    enum store_result result = check_way(store, deep, false);
+    enum store_result result = check_container(store, deep, &add_object, &text);
     if (result != STORE_OK) return result;
-    if (!is_nothing(store, place)) {
-        const struct twig *twig = tree_twig(&store->forest, place->twig);
-        if (place_json(store, place, &text) && jsontext_kind(text) == JSONTEXT_OBJECT)
-            highest = tree_highest_id_in_text(text);
-        else if (place->found == TREE_TWIG && twig->kind == TWIG_OBJECT)
-            highest = tree_highest_id(&store->forest, place->twig);
-        else
-            return refuse(store, ERROR_TYPE, "\"%s\" is %s: add needs an object",
-                          show_path(&deep->path, deep->path.count).text, place_text(store, place));
-    }
+    if (text.at != NULL)
+        highest = tree_highest_id_in_text(text);
+    else if (!is_nothing(store, place))
+        highest = tree_highest_id(&store->forest, place->twig);
     if (highest >= UINT32_MAX - 1)
         return refuse(store, ERROR_TOO_BIG, "\"%s\" has the highest number that there is",
                       show_path(&deep->path, deep->path.count).text);
@@ -739,15 +760,8 @@ static enum store_result patch(struct store *store, struct deep *deep,
                      jsontext_kind(jsontext_of(value.data, value.size)) == JSONTEXT_OBJECT;
     if (!is_object)
         return refuse(store, ERROR_TYPE, "a patch is a JSON object of fields such as {\"age\":28}");
-    enum store_result result = check_way(store, deep, false);
+    enum store_result result = check_container(store, deep, &patch_object, &text);
     if (result != STORE_OK) return result;
-    bool fits = is_nothing(store, place) ||
-                (place_json(store, place, &text)
-                     ? jsontext_kind(text) == JSONTEXT_OBJECT
-                     : tree_twig(&store->forest, place->twig)->kind == TWIG_OBJECT);
-    if (!fits)
-        return refuse(store, ERROR_TYPE, "\"%s\" is %s: patch needs an object",
-                      show_path(&deep->path, deep->path.count).text, place_text(store, place));
     patch.object = jsontext_of(value.data, value.size);
     result = patch_measure(store, deep, &patch);
     if (result != STORE_OK || patch.fields == 0) return result;

@@ -1,5 +1,5 @@
 /*
- * The short way through a shard (updates.c) against the general one (run.c): for the same random
+ * The short way through a shard (updates.c) against the general one (run.c, request.h): for the same random
  * stream, in the same pieces, both must answer the same bytes and leave the same log behind, byte
  * for byte. Some nodes have several shards, so that what is another one's crosses in bundles
  * (bundle.c) on one side and one by one on the other; and some have two links of one session, on

@@ -18,41 +18,9 @@
 #include "base/ck.h"
 #include "base/clock.h"
 #include "fero.h"
+#include "tests/support/runtime.h"
 
 #define WAIT_MS 20000
-
-static fero_runtime_opts options(int shards)
-{
-    return (fero_runtime_opts){.size = sizeof(fero_runtime_opts),
-                               .shards = shards,
-                               .memory_max_bytes = (int64_t)256 << 20,
-                               .lane_bytes = 128 << 10,
-                               .idle = FERO_IDLE_SLEEP};
-}
-
-static fero *start(const fero_runtime_opts *opts)
-{
-    fero *rt = NULL;
-    int err = fero_start(opts, &rt);
-    if (err == FERO_E_SYS) {
-        print_message("%s\n", fero_errmsg());
-        skip();
-    }
-    assert_int_equal(err, 0);
-    return rt;
-}
-
-static fero_cache *open_cache(fero *rt, const fero_opts *opts)
-{
-    fero_cache *cache = NULL;
-    assert_int_equal(fero_open(rt, "users", opts, &cache), 0);
-    return cache;
-}
-
-static fero_val string(const char *text)
-{
-    return (fero_val){.type = FERO_T_STRING, .s = fero_str(text)};
-}
 
 /* Waits for `op`, frees it, and returns what it ended with, without its value. */
 static fero_result outcome(fero_op *op)
@@ -67,7 +35,7 @@ static fero_result outcome(fero_op *op)
 static void set(fero_cache *cache, const char *key, const char *value)
 {
     fero_op *op;
-    fero_val val = string(value);
+    fero_val val = runtime_string(value);
     assert_int_equal(fero_update(cache, fero_str(key), &val, NULL, &op), 0);
     assert_int_equal(outcome(op).outcome, FERO_OUTCOME_OK);
 }
@@ -88,9 +56,9 @@ static void a_thread_writes_and_reads(void **unused)
 {
     (void)unused;
     for (int shards = 1; shards <= 3; shards++) {
-        fero_runtime_opts opts = options(shards);
-        fero *rt = start(&opts);
-        fero_cache *cache = open_cache(rt, NULL);
+        fero_runtime_opts opts = runtime_options(shards);
+        fero *rt = runtime_start(&opts);
+        fero_cache *cache = runtime_open(rt, "users", NULL);
         for (int i = 0; i < 200; i++) {
             char key[16];
             char value[16];
@@ -115,9 +83,9 @@ static void a_thread_reads_without_asking(void **unused)
     fero_val value;
     uint64_t offset = 0;
     for (int shards = 1; shards <= 2; shards++) {
-        fero_runtime_opts opts = options(shards);
-        fero *rt = start(&opts);
-        fero_cache *cache = open_cache(rt, NULL);
+        fero_runtime_opts opts = runtime_options(shards);
+        fero *rt = runtime_start(&opts);
+        fero_cache *cache = runtime_open(rt, "users", NULL);
         fero_slice key = fero_str("key");
         assert_int_equal(fero_read(cache, key, buffer, 16, &value, NULL), FERO_E_NOTFOUND);
         set(cache, "key", "first");
@@ -151,9 +119,9 @@ static void what_is_in_trees_is_asked_for(void **unused)
     for (int shards = 1; shards <= 2; shards++) {
         char buffer[64];
         fero_val value;
-        fero_runtime_opts opts = options(shards);
-        fero *rt = start(&opts);
-        fero_cache *cache = open_cache(rt, NULL);
+        fero_runtime_opts opts = runtime_options(shards);
+        fero *rt = runtime_start(&opts);
+        fero_cache *cache = runtime_open(rt, "users", NULL);
         set(cache, "28", "flat");
         assert_int_equal(fero_read(cache, fero_str("28"), buffer, 64, &value, NULL), 0);
         assert_memory_equal(buffer, "flat", 4);
@@ -178,9 +146,9 @@ static void what_is_in_trees_is_asked_for(void **unused)
 static void a_read_value_has_its_type(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(2);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, NULL);
+    fero_runtime_opts opts = runtime_options(2);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     const fero_val values[] = {{.type = FERO_T_UNDEFINED},
                                {.type = FERO_T_STRING, .s = {"text", 4}},
                                {.type = FERO_T_DOUBLE, .num = 2.5},
@@ -231,12 +199,12 @@ static fero_wopts hearing(struct heard *heard)
 static void answers_come_in_order_inside_run(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(2);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, NULL);
+    fero_runtime_opts opts = runtime_options(2);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     struct heard heard = {0};
     fero_wopts wopts = hearing(&heard);
-    fero_val value = string("x");
+    fero_val value = runtime_string("x");
     for (int i = 0; i < 100; i++)
         assert_int_equal(fero_update(cache, fero_str("a"), &value, &wopts, NULL), 0);
     assert_int_equal(heard.count, 0);
@@ -251,9 +219,9 @@ static void answers_come_in_order_inside_run(void **unused)
 static void large_values_cross_both_ways(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(2);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, NULL);
+    fero_runtime_opts opts = runtime_options(2);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     for (size_t bytes = 4000; bytes <= 1000000; bytes += bytes / 3) {
         char *text = malloc(bytes + 1);
         memset(text, 'a' + (int)(bytes % 26), bytes);
@@ -285,12 +253,12 @@ static void a_thread_asks_handlers(void **unused)
     (void)unused;
     const fero_verb verbs[] = {{"ECHO", echo, NULL}, {"INSIDE", update_inside, NULL}};
     fero_opts cache_opts = {.size = sizeof cache_opts, .verbs = verbs, .verbs_count = 2};
-    fero_runtime_opts opts = options(2);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, &cache_opts);
+    fero_runtime_opts opts = runtime_options(2);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", &cache_opts);
     struct heard heard = {0};
     fero_wopts wopts = hearing(&heard);
-    fero_val value = string("hello");
+    fero_val value = runtime_string("hello");
     const char *keys[] = {"a", "b", "", "c"};
     for (size_t i = 0; i < ARRAY_COUNT(keys); i++)
         assert_int_equal(
@@ -312,14 +280,14 @@ static void a_thread_asks_handlers(void **unused)
 static void what_is_wrong_is_refused_before_it_is_sent(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(1);
+    fero_runtime_opts opts = runtime_options(1);
     opts.key_max_bytes = 8;
     opts.value_max_bytes = 100;
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, NULL);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     char text[102] = "";
     memset(text, 'x', 101);
-    fero_val value = string(text);
+    fero_val value = runtime_string(text);
     fero_wopts wopts = {.size = 4};
     assert_int_equal(fero_update(cache, fero_str(""), NULL, NULL, NULL), FERO_E_INVAL);
     assert_int_equal(fero_update(cache, fero_str("123456789"), NULL, NULL, NULL), FERO_E_TOOBIG);
@@ -346,7 +314,7 @@ static void *write_and_leave(void *argument)
 {
     struct worker *worker = argument;
     char key[16];
-    fero_val value = string("here");
+    fero_val value = runtime_string("here");
     for (int i = 0; i < 100 && worker->result == 0; i++) {
         snprintf(key, sizeof key, "w%d.%d", worker->number, i);
         while ((worker->result = fero_update(worker->cache, fero_str(key), &value, NULL, NULL)) ==
@@ -372,10 +340,10 @@ static void wait_for_key(fero_cache *cache, const char *key)
 static void what_a_thread_gave_is_done_although_it_ends(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(2);
+    fero_runtime_opts opts = runtime_options(2);
     opts.threads_max = 3;
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, NULL);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     struct worker workers[24] = {0};
     /* More threads than ports, two at a time. */
     for (int i = 0; i < 24; i++) {
@@ -413,9 +381,9 @@ static int register_elsewhere(fero *rt)
 static void registrations_are_bounded(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(1);
+    fero_runtime_opts opts = runtime_options(1);
     opts.threads_max = 1;
-    fero *rt = start(&opts);
+    fero *rt = runtime_start(&opts);
     assert_int_equal(register_elsewhere(rt), 0);
     assert_int_equal(fero_thread_register(rt), 0);
     assert_int_equal(fero_thread_register(rt), 0);
@@ -425,7 +393,7 @@ static void registrations_are_bounded(void **unused)
     assert_int_equal(register_elsewhere(rt), 0);
     assert_int_equal(fero_stop(rt, 0), 0);
     opts.threads_max = FERO_OFF;
-    rt = start(&opts);
+    rt = runtime_start(&opts);
     assert_int_equal(fero_thread_register(rt), FERO_E_NOMEM);
     assert_int_equal(fero_stop(rt, 0), 0);
 }
@@ -450,7 +418,7 @@ static fero_cache *open_gated(fero *rt, struct gate *gate)
     fero_opts opts = {.size = sizeof opts, .verbs = verbs, .verbs_count = 1};
     sem_init(&gate->entered, 0, 0);
     sem_init(&gate->open, 0, 0);
-    return open_cache(rt, &opts);
+    return runtime_open(rt, "users", &opts);
 }
 
 static void ask_to_wait(fero_cache *cache, const fero_wopts *wopts, fero_op **op)
@@ -463,8 +431,8 @@ static void who_unregisters_hears_what_became_of_it(void **unused)
     (void)unused;
     struct gate gate;
     struct heard heard = {0};
-    fero_runtime_opts opts = options(1);
-    fero *rt = start(&opts);
+    fero_runtime_opts opts = runtime_options(1);
+    fero *rt = runtime_start(&opts);
     fero_cache *cache = open_gated(rt, &gate);
     fero_wopts wopts = hearing(&heard);
     fero_op *op;
@@ -486,8 +454,8 @@ static void a_deadline_that_passes_ends_the_request(void **unused)
 {
     (void)unused;
     struct gate gate;
-    fero_runtime_opts opts = options(1);
-    fero *rt = start(&opts);
+    fero_runtime_opts opts = runtime_options(1);
+    fero *rt = runtime_start(&opts);
     fero_cache *cache = open_gated(rt, &gate);
     fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY, .timeout_ms = 10};
     fero_op *first;
@@ -514,13 +482,13 @@ static void a_full_lane_says_so_and_when_it_is_not(void **unused)
     struct gate gate;
     int drains = 0;
     int given = 0;
-    fero_runtime_opts opts = options(1);
-    fero *rt = start(&opts);
+    fero_runtime_opts opts = runtime_options(1);
+    fero *rt = runtime_start(&opts);
     fero_cache *cache = open_gated(rt, &gate);
     assert_int_equal(fero_on_drain(rt, drained, &drains), 0);
     ask_to_wait(cache, NULL, NULL);
     sem_wait(&gate.entered);
-    fero_val value = string("0123456789012345678901234567890123456789");
+    fero_val value = runtime_string("0123456789012345678901234567890123456789");
     int err;
     while ((err = fero_update(cache, fero_str("a"), &value, NULL, NULL)) == 0) given++;
     assert_int_equal(err, FERO_E_AGAIN);
@@ -541,9 +509,9 @@ static void answers_that_would_find_no_room_are_not_asked_for(void **unused)
 {
     (void)unused;
     struct heard heard = {0};
-    fero_runtime_opts opts = options(1);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, NULL);
+    fero_runtime_opts opts = runtime_options(1);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     char text[4001] = "";
     memset(text, 'x', 4000);
     set(cache, "a", text);
@@ -561,16 +529,16 @@ static void answers_that_would_find_no_room_are_not_asked_for(void **unused)
 static void a_descriptor_says_when_to_run(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(2);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, NULL);
+    fero_runtime_opts opts = runtime_options(2);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     struct pollfd polled = {.fd = fero_fd(rt), .events = POLLIN};
     assert_true(polled.fd >= 0);
     assert_int_equal(fero_fd(rt), polled.fd);
     struct heard heard = {0};
     fero_wopts wopts = hearing(&heard);
     for (int i = 1; i <= 100; i++) {
-        fero_val value = string("x");
+        fero_val value = runtime_string("x");
         assert_int_equal(fero_update(cache, fero_str("a"), &value, &wopts, NULL), 0);
         while (heard.count < i) {
             assert_int_equal(poll(&polled, 1, WAIT_MS), 1);
@@ -595,7 +563,7 @@ struct stopping {
 static void *hammer(void *argument)
 {
     struct stopping *stopping = argument;
-    fero_val value = string("x");
+    fero_val value = runtime_string("x");
     fero_op *op;
     int err;
     assert_int_equal(fero_thread_register(stopping->rt), 0);
@@ -618,10 +586,10 @@ static void a_node_stops_while_threads_use_it(void **unused)
 {
     (void)unused;
     for (int round = 0; round < 10; round++) {
-        fero_runtime_opts opts = options(2);
-        struct stopping stopping = {.rt = start(&opts)};
+        fero_runtime_opts opts = runtime_options(2);
+        struct stopping stopping = {.rt = runtime_start(&opts)};
         pthread_t threads[3];
-        stopping.cache = open_cache(stopping.rt, NULL);
+        stopping.cache = runtime_open(stopping.rt, "users", NULL);
         sem_init(&stopping.ready, 0, 0);
         for (int i = 0; i < 3; i++) pthread_create(&threads[i], NULL, hammer, &stopping);
         for (int i = 0; i < 3; i++) sem_wait(&stopping.ready);
@@ -649,8 +617,8 @@ static void who_waits_when_the_node_stops_gets_the_answer(void **unused)
 {
     (void)unused;
     struct gate gate;
-    fero_runtime_opts opts = options(2);
-    struct stopping stopping = {.rt = start(&opts)};
+    fero_runtime_opts opts = runtime_options(2);
+    struct stopping stopping = {.rt = runtime_start(&opts)};
     pthread_t thread;
     stopping.cache = open_gated(stopping.rt, &gate);
     sem_init(&stopping.ready, 0, 0);
@@ -666,9 +634,9 @@ static void who_waits_when_the_node_stops_gets_the_answer(void **unused)
 static void what_the_stopping_thread_asked_ends_in_stop(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(2);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, NULL);
+    fero_runtime_opts opts = runtime_options(2);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     struct heard heard = {0};
     fero_wopts wopts = hearing(&heard);
     for (int i = 0; i < 100; i++)
@@ -690,10 +658,10 @@ static void a_callback_must_not_stop_or_run(void **unused)
 {
     (void)unused;
     int inside = 0;
-    fero_runtime_opts opts = options(1);
-    fero *rt = start(&opts);
+    fero_runtime_opts opts = runtime_options(1);
+    fero *rt = runtime_start(&opts);
     stopped_inside = rt;
-    fero_cache *cache = open_cache(rt, NULL);
+    fero_cache *cache = runtime_open(rt, "users", NULL);
     fero_wopts wopts = {
         .size = sizeof wopts, .want = FERO_REPLY, .done = stop_inside, .ud = &inside};
     assert_int_equal(fero_update(cache, fero_str("a"), NULL, &wopts, NULL), 0);

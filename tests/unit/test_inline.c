@@ -18,41 +18,9 @@
 #include "base/bytes.h"
 #include "base/ck.h"
 #include "fero.h"
+#include "tests/support/runtime.h"
 
 #define IN_VAIN_MS 30000
-
-static fero_runtime_opts options(int shards)
-{
-    return (fero_runtime_opts){.size = sizeof(fero_runtime_opts),
-                               .shards = shards,
-                               .memory_max_bytes = (int64_t)256 << 20,
-                               .lane_bytes = 128 << 10,
-                               .idle = FERO_IDLE_SLEEP};
-}
-
-static fero *start(const fero_runtime_opts *opts)
-{
-    fero *rt = NULL;
-    int err = fero_start(opts, &rt);
-    if (err == FERO_E_SYS) {
-        print_message("%s\n", fero_errmsg());
-        skip();
-    }
-    if (err < 0) fail_msg("%s", fero_errmsg());
-    return rt;
-}
-
-static fero_cache *open_cache(fero *rt, const char *name, const fero_opts *opts)
-{
-    fero_cache *cache = NULL;
-    if (fero_open(rt, name, opts, &cache) < 0) fail_msg("%s", fero_errmsg());
-    return cache;
-}
-
-static fero_val string(const char *text)
-{
-    return (fero_val){.type = FERO_T_STRING, .s = fero_str(text)};
-}
 
 static void check_read(fero_cache *cache, const char *key, const char *text)
 {
@@ -68,12 +36,12 @@ static void check_read(fero_cache *cache, const char *key, const char *text)
 static void what_is_written_is_there(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(FERO_INLINE);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, "demo", NULL);
+    fero_runtime_opts opts = runtime_options(FERO_INLINE);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "demo", NULL);
     char text[16];
     for (int i = 0; i < 1000; i++) {
-        fero_val value = string(text);
+        fero_val value = runtime_string(text);
         snprintf(text, sizeof text, "%d", i);
         value.s.len = strlen(text);
         assert_int_equal(fero_update(cache, fero_str("key"), &value, NULL, NULL), 0);
@@ -98,9 +66,9 @@ static void large_values_fit_too(void **unused)
     (void)unused;
     static char text[500000];
     static char buffer[sizeof text];
-    fero_runtime_opts opts = options(FERO_INLINE);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, "demo", NULL);
+    fero_runtime_opts opts = runtime_options(FERO_INLINE);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "demo", NULL);
     fero_val value = {.type = FERO_T_BYTES, .s = {text, sizeof text}};
     for (int i = 0; i < 20; i++) {
         memset(text, 'a' + i, sizeof text);
@@ -122,9 +90,9 @@ static void answers_are_told_by_run_and_the_descriptor(void **unused)
 {
     (void)unused;
     int done = 0;
-    fero_runtime_opts opts = options(FERO_INLINE);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, "demo", NULL);
+    fero_runtime_opts opts = runtime_options(FERO_INLINE);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "demo", NULL);
     struct pollfd polled = {.fd = fero_fd(rt), .events = POLLIN};
     assert_true(polled.fd >= 0);
     fero_wopts wopts = {.size = sizeof wopts, .want = FERO_REPLY, .done = count_done, .ud = &done};
@@ -145,7 +113,7 @@ static int32_t answer_inside(fero_req *req, void *ud)
 {
     int *inside = ud;
     ++*inside;
-    fero_val value = string("inside");
+    fero_val value = runtime_string("inside");
     if (fero_update(req->cache, fero_str("b"), NULL, NULL, NULL) != FERO_E_INVAL)
         return FERO_E_CONFLICT;
     return fero_reply(req, 0, &value) == 0 ? FERO_H_REPLIED : FERO_E_INVAL;
@@ -157,9 +125,9 @@ static void handlers_run_inside_the_call(void **unused)
     int inside = 0;
     const fero_verb verbs[] = {{"ASK", answer_inside, &inside}};
     fero_opts cache_opts = {.size = sizeof cache_opts, .verbs = verbs, .verbs_count = 1};
-    fero_runtime_opts opts = options(FERO_INLINE);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, "demo", &cache_opts);
+    fero_runtime_opts opts = runtime_options(FERO_INLINE);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "demo", &cache_opts);
     fero_op *op;
     fero_result result;
     assert_int_equal(fero_send(cache, fero_str("ASK"), fero_str("a"), NULL, NULL, &op), 0);
@@ -199,7 +167,7 @@ static void *talk_over_tcp(void *argument)
     fero_result result;
     fero_op *op;
     char key[16];
-    fero_val value = string("over tcp");
+    fero_val value = runtime_string("over tcp");
     snprintf(key, sizeof key, "tcp%d", other->number);
     other->failures += fero_start(&opts, &rt) != 0;
     other->failures += fero_open(rt, "demo", NULL, &cache) != 0;
@@ -222,7 +190,7 @@ static void *talk_inside(void *argument)
     fero_result result;
     fero_op *op;
     char key[16];
-    fero_val value = string("inside");
+    fero_val value = runtime_string("inside");
     snprintf(key, sizeof key, "host%d", other->number);
     for (int i = 0; i < 20 && other->failures == 0; i++) {
         other->failures += fero_update(other->cache, fero_str(key), &value, NULL, &op) != 0;
@@ -261,9 +229,9 @@ static void begin(struct other *other, void *(*talk)(void *), fero *node, fero_c
 static void a_loop_serves_clients_and_threads(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(FERO_INLINE);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, "demo", NULL);
+    fero_runtime_opts opts = runtime_options(FERO_INLINE);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "demo", NULL);
     struct other others[6];
     int done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     for (int i = 0; i < 6; i++)
@@ -284,9 +252,9 @@ static void a_loop_serves_clients_and_threads(void **unused)
 static void run_waits_for_what_comes(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(FERO_INLINE);
-    fero *rt = start(&opts);
-    fero_cache *cache = open_cache(rt, "demo", NULL);
+    fero_runtime_opts opts = runtime_options(FERO_INLINE);
+    fero *rt = runtime_start(&opts);
+    fero_cache *cache = runtime_open(rt, "demo", NULL);
     struct other other;
     eventfd_t ends = 0;
     int done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -311,8 +279,8 @@ static void *touch_what_is_not_its_own(void *argument)
 static void it_belongs_to_the_thread_that_started_it(void **unused)
 {
     (void)unused;
-    fero_runtime_opts opts = options(FERO_INLINE);
-    fero *rt = start(&opts);
+    fero_runtime_opts opts = runtime_options(FERO_INLINE);
+    fero *rt = runtime_start(&opts);
     struct other other = {.rt = rt};
     assert_int_equal(pthread_create(&other.thread, NULL, touch_what_is_not_its_own, &other), 0);
     pthread_join(other.thread, NULL);
@@ -326,15 +294,15 @@ static void many_runtimes_live_in_one_process(void **unused)
 {
     (void)unused;
     for (int round = 0; round < 5; round++) {
-        fero_runtime_opts with_threads = options(2);
-        fero_runtime_opts without = options(FERO_INLINE);
+        fero_runtime_opts with_threads = runtime_options(2);
+        fero_runtime_opts without = runtime_options(FERO_INLINE);
         fero *nodes[4];
         fero_cache *caches[4];
         struct other others[8];
         int done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         for (int i = 0; i < 4; i++) {
-            nodes[i] = start(i < 2 ? &without : &with_threads);
-            caches[i] = open_cache(nodes[i], "demo", NULL);
+            nodes[i] = runtime_start(i < 2 ? &without : &with_threads);
+            caches[i] = runtime_open(nodes[i], "demo", NULL);
         }
         for (int i = 0; i < 8; i++)
             begin(&others[i], i < 4 ? talk_over_tcp : talk_inside, nodes[i % 4], caches[i % 4],
@@ -365,15 +333,15 @@ static void a_runtime_has_many_caches(void **unused)
     (void)unused;
     const int kinds[] = {FERO_INLINE, 1, 2};
     for (size_t kind = 0; kind < ARRAY_COUNT(kinds); kind++) {
-        fero_runtime_opts opts = options(kinds[kind]);
-        fero *rt = start(&opts);
+        fero_runtime_opts opts = runtime_options(kinds[kind]);
+        fero *rt = runtime_start(&opts);
         fero_cache *caches[8];
         for (int i = 0; i < 8; i++) {
             char name[16];
             fero_op *op;
             snprintf(name, sizeof name, "cache%d", i);
-            caches[i] = open_cache(rt, name, NULL);
-            fero_val value = string(name);
+            caches[i] = runtime_open(rt, name, NULL);
+            fero_val value = runtime_string(name);
             assert_int_equal(fero_update(caches[i], fero_str("key"), &value, NULL, &op), 0);
             assert_int_equal(fero_wait(op, IN_VAIN_MS, NULL), 0);
             fero_op_free(op);
@@ -391,9 +359,9 @@ static void it_starts_and_stops_again_and_again(void **unused)
 {
     (void)unused;
     for (int i = 0; i < 30; i++) {
-        fero_runtime_opts opts = options(FERO_INLINE);
-        fero *rt = start(&opts);
-        fero_cache *cache = open_cache(rt, "demo", NULL);
+        fero_runtime_opts opts = runtime_options(FERO_INLINE);
+        fero *rt = runtime_start(&opts);
+        fero_cache *cache = runtime_open(rt, "demo", NULL);
         fero_op *op;
         if (i % 2 == 0) assert_true(fero_fd(rt) >= 0);
         if (i % 3 == 0) assert_int_equal(fero_update(cache, fero_str("a"), NULL, NULL, NULL), 0);
