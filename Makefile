@@ -230,7 +230,7 @@ $(BUILD)/sources:
 
 # The packages come before the first compilation; order-only, so that they rebuild nothing.
 $(ALL_OBJECTS): | deps
-$(SUPPORT_OBJECTS) $(TEST_OBJECTS) $(SIM_MAIN_OBJECTS) $(FUZZ_OBJECTS) $(E2E_OBJECTS): | deps-test
+$(SUPPORT_OBJECTS) $(TEST_OBJECTS) $(SIM_OBJECTS) $(SIM_MAIN_OBJECTS) $(FUZZ_OBJECTS) $(E2E_OBJECTS): | deps-test
 
 # Tests, benches and the command line may include by path from the root ("bench/bench.h"). A fuzz
 # target's one function has its prototype in libFuzzer, not in a header.
@@ -289,7 +289,7 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SUPPORT_OBJECTS) $(BUILD)/tests/lib
 SIM_WRAPPED := clock_now_ns clock_wall_ms close log_seal \
     memory_take memory_resize memory_put memory_reserve memory_release
 SIM_LINK = $(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $(SIM_WRAPPED:%=-Wl,--wrap=%) -pie -o $@ $< $(SIM_OBJECTS) \
-    $(SIM_POINTS_OBJECTS) $(BUILD)/libfero.a
+    $(SIM_POINTS_OBJECTS) $(BUILD)/libfero.a -ljansson
 
 $(SIM_TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/%.o $(SIM_OBJECTS) $(SIM_POINTS_OBJECTS) $(BUILD)/libfero.a
 	$(call say,LD,$@)

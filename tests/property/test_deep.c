@@ -24,6 +24,7 @@
 #include "base/rng.h"
 #include "ring/slot.h"
 #include "shard/deep.h"
+#include "tests/support/json_tree.h"
 
 #define SEEDS_COUNT 30
 #define STEPS 10000
@@ -37,8 +38,6 @@
 /* Flat values beside the partitions fill the log, so that its segments come and go. */
 #define FILLER PARTITIONS
 #define FILLER_BYTES_MAX 60000
-/* What stands for a hole in an array of the model. */
-#define HOLE "\x01hole"
 
 /* One change of the model: at a path, a value or its removal. */
 struct model_change {
@@ -73,116 +72,13 @@ static char current[96];
 
 /* ---------------------------------------------------------------------------------- the model */
 
-static bool index_of(const char *part, size_t *index)
-{
-    char *end;
-    if (part[0] < '0' || part[0] > '9' || (part[0] == '0' && part[1] != 0)) return false;
-    *index = strtoul(part, &end, 10);
-    return *end == 0;
-}
-
-static bool is_hole(const json_t *value)
-{
-    return json_is_string(value) && strcmp(json_string_value(value), HOLE) == 0;
-}
-
-/* The child of a container, or NULL. */
-static json_t *child_of(json_t *parent, const char *part)
-{
-    size_t index = 0;
-    if (json_is_object(parent)) return json_object_get(parent, part);
-    if (!json_is_array(parent) || !index_of(part, &index)) return NULL;
-    json_t *child = json_array_get(parent, index);
-    return child != NULL && is_hole(child) ? NULL : child;
-}
-
-static void put_child(json_t *parent, const char *part, json_t *value)
-{
-    size_t index = 0;
-    if (json_is_object(parent)) {
-        json_object_set_new(parent, part, value);
-        return;
-    }
-    assert_true(json_is_array(parent) && index_of(part, &index));
-    /* Of live records alone, holes may come before what stands behind them. */
-    while (index > json_array_size(parent)) json_array_append_new(parent, json_string(HOLE));
-    if (index == json_array_size(parent))
-        json_array_append_new(parent, value);
-    else
-        assert_int_equal(json_array_set_new(parent, index, value), 0);
-}
-
-static json_t *find(json_t *state, char *const *parts, unsigned count)
-{
-    for (unsigned i = 0; i < count && state != NULL; i++) state = child_of(state, parts[i]);
-    return state;
-}
-
-/* Whether a value may be put at the path, `is_leaf`: of any kind, else only as a container's. */
-static bool may_put(json_t *state, char *const *parts, unsigned count, bool is_leaf)
-{
-    for (unsigned i = 0; i < count && state != NULL; i++) {
-        size_t index = 0;
-        if (json_is_array(state)) {
-            if (!index_of(parts[i], &index)) return false;
-            if (child_of(state, parts[i]) == NULL)
-                return is_leaf && i + 1 == count && index <= json_array_size(state);
-        } else if (!json_is_object(state)) {
-            return false;
-        }
-        state = child_of(state, parts[i]);
-    }
-    return true;
-}
-
-static void apply_value(json_t **state, char *const *parts, unsigned count, json_t *value,
-                        bool in_array)
-{
-    if (count == 0) {
-        json_decref(*state);
-        *state = json_deep_copy(value);
-        return;
-    }
-    if (*state == NULL) *state = in_array && count == 1 ? json_array() : json_object();
-    json_t *at = *state;
-    for (unsigned i = 0; i + 1 < count; i++) {
-        json_t *next = child_of(at, parts[i]);
-        if (next == NULL) {
-            next = in_array && i + 2 == count ? json_array() : json_object();
-            put_child(at, parts[i], next);
-        }
-        at = next;
-    }
-    put_child(at, parts[count - 1], json_deep_copy(value));
-}
-
-static void apply_removal(json_t **state, char *const *parts, unsigned count)
-{
-    size_t index = 0;
-    if (count == 0) {
-        json_decref(*state);
-        *state = NULL;
-        return;
-    }
-    json_t *parent = find(*state, parts, count - 1);
-    if (json_is_object(parent)) {
-        assert_int_equal(json_object_del(parent, parts[count - 1]), 0);
-        return;
-    }
-    assert_true(json_is_array(parent) && index_of(parts[count - 1], &index));
-    json_array_set_new(parent, index, json_string(HOLE));
-    while (json_array_size(parent) > 0 &&
-           is_hole(json_array_get(parent, json_array_size(parent) - 1)))
-        json_array_remove(parent, json_array_size(parent) - 1);
-}
-
 static void apply_change(struct model_slot *slot, const struct model_change *change)
 {
     json_t **state = &slot->state[change->partition];
     if (change->value != NULL)
-        apply_value(state, change->parts, change->count, change->value, change->in_array);
+        json_tree_set(state, change->parts, change->count, change->value, change->in_array);
     else
-        apply_removal(state, change->parts, change->count);
+        json_tree_remove(state, change->parts, change->count);
 }
 
 static void forget_change(struct model_change *change)
@@ -210,26 +106,6 @@ static void record(struct model_slot *slot, unsigned partition, char *const *par
         .partition = partition, .count = count, .value = value, .in_array = in_array};
     for (unsigned i = 0; i < count; i++) change->parts[i] = strdup(parts[i]);
     apply_change(slot, change);
-}
-
-/* As it is compared: holes are null. */
-static json_t *without_holes(const json_t *value)
-{
-    const char *name;
-    json_t *child;
-    json_t *copy;
-    size_t i;
-    if (is_hole(value)) return json_null();
-    if (json_is_object(value)) {
-        copy = json_object();
-        json_object_foreach((json_t *)(uintptr_t)value, name, child)
-            json_object_set_new(copy, name, without_holes(child));
-        return copy;
-    }
-    if (!json_is_array(value)) return json_deep_copy(value);
-    copy = json_array();
-    json_array_foreach(value, i, child) json_array_append_new(copy, without_holes(child));
-    return copy;
 }
 
 /* ------------------------------------------------------------------------- keys and requests */
@@ -264,7 +140,7 @@ static unsigned draw_parts(char **parts, const json_t *state, unsigned count_min
             while (skip-- > 0) iter = json_object_iter_next(at, iter);
             parts[i] = (char *)(uintptr_t)json_object_iter_key(iter);
         }
-        at = at != NULL ? child_of(at, parts[i]) : NULL;
+        at = at != NULL ? json_tree_child(at, parts[i]) : NULL;
         /* And rarely deeper than something simple. */
         if (at != NULL && !json_is_object(at) && !json_is_array(at) && rng_below(rng, 8) != 0)
             return i + 1;
@@ -378,7 +254,7 @@ static void do_update(unsigned s, unsigned p)
     size_t key = write_key(world.body, s, p, parts, count);
     size_t bytes = key + write_value(world.body + key, value, &type);
     struct store_request request = ask(FRAME_UPDATE, key, bytes, type);
-    bool may = may_put(slot->state[p], parts, count, true);
+    bool may = json_tree_may_put(slot->state[p], parts, count, true);
     enum store_result result = store_update(&world.store, &request, &change);
     if (result == STORE_DEEP) result = deep_update(&world.store, &request, &change);
     if (is_memory(result)) {
@@ -416,7 +292,7 @@ static void do_remove(unsigned s, unsigned p)
     unsigned count = rng_below(&world.rng, 16) == 0 ? 0 : draw_parts(parts, slot->state[p], 1);
     size_t key = write_key(world.body, s, p, parts, count);
     struct store_request request = ask(FRAME_REMOVE, key, key, VALUE_UNDEFINED);
-    bool is_there = find(slot->state[p], parts, count) != NULL;
+    bool is_there = json_tree_find(slot->state[p], parts, count) != NULL;
     enum store_result result = store_remove(&world.store, &request, &change);
     if (result == STORE_DEEP) result = deep_remove(&world.store, &request, &change);
     if (is_memory(result)) return;
@@ -438,8 +314,8 @@ static void do_next(unsigned s, unsigned p, bool is_push)
     json_t *value = draw_value(2);
     size_t key = write_key(world.body, s, p, parts, count);
     size_t bytes = key + write_value(world.body + key, value, &type);
-    json_t *target = find(slot->state[p], parts, count);
-    bool may = may_put(slot->state[p], parts, count, false) &&
+    json_t *target = json_tree_find(slot->state[p], parts, count);
+    bool may = json_tree_may_put(slot->state[p], parts, count, false) &&
                (target == NULL || (is_push ? json_is_array(target) : json_is_object(target)));
     struct store_request request = ask(is_push ? FRAME_PUSH : FRAME_ADD, key, bytes, type);
     enum store_result result = is_push ? deep_push(&world.store, &request, &change)
@@ -453,7 +329,7 @@ static void do_next(unsigned s, unsigned p, bool is_push)
     uint64_t id = deep_id_of(change);
     snprintf(number, sizeof number, "%llu", (unsigned long long)id);
     if (is_push) assert_int_equal(id, target == NULL ? 0 : json_array_size(target));
-    if (!is_push) assert_true(id > 0 && (target == NULL || child_of(target, number) == NULL));
+    if (!is_push) assert_true(id > 0 && (target == NULL || json_tree_child(target, number) == NULL));
     parts[count] = number;
     uint8_t expected[1024];
     size_t expected_bytes = write_key(expected, s, p, parts, count + 1);
@@ -475,9 +351,9 @@ static void do_patch(unsigned s, unsigned p)
                             draw_value(1));
     size_t key = write_key(world.body, s, p, parts, count);
     size_t bytes = key + json_dumpb(fields, (char *)world.body + key, BODY_BYTES_MAX - 512, 0);
-    json_t *target = find(slot->state[p], parts, count);
+    json_t *target = json_tree_find(slot->state[p], parts, count);
     bool may =
-        may_put(slot->state[p], parts, count, false) && (target == NULL || json_is_object(target));
+        json_tree_may_put(slot->state[p], parts, count, false) && (target == NULL || json_is_object(target));
     struct store_request request = ask(FRAME_PATCH, key, bytes, VALUE_JSON);
     enum store_result result = deep_patch(&world.store, &request, &change);
     if (!is_memory(result)) assert_int_equal(result, may ? STORE_OK : STORE_REFUSED);
@@ -532,7 +408,7 @@ static void check_value(const uint8_t *key, size_t key_bytes, const json_t *expe
         assert_null(found);
         return;
     }
-    json_t *wanted = without_holes(expected);
+    json_t *wanted = json_tree_without_holes(expected);
     if (found == NULL || !json_equal(found, wanted)) {
         char *left = found != NULL ? json_dumps(found, JSON_ENCODE_ANY) : strdup("nothing");
         char *right = json_dumps(wanted, JSON_ENCODE_ANY);
@@ -550,7 +426,7 @@ static void check_some_key(unsigned s, unsigned p)
     struct model_slot *slot = &world.slots[s];
     unsigned count = draw_parts(parts, slot->state[p], 0);
     size_t bytes = write_key(key, s, p, parts, count);
-    check_value(key, bytes, find(slot->state[p], parts, count));
+    check_value(key, bytes, json_tree_find(slot->state[p], parts, count));
 }
 
 static void count_one(void *context, uint64_t address)
@@ -584,20 +460,6 @@ static void check_live_records(void)
 
 /* ------------------------------------------------------------------- the fold of what is live */
 
-/* The value of a record. */
-static json_t *value_of(const struct change *change)
-{
-    static uint8_t bytes[1 << 21];
-    json_error_t error;
-    struct jsontext_out out = {.to = bytes};
-    if (change_value_type(change) == VALUE_BYTES) return json_null(); /* a filler's */
-    jsontext_put_value(&out, change_value_type(change), change_value(change),
-                       change_value_bytes(change));
-    json_t *json = json_loadb((char *)bytes, out.bytes, JSON_DECODE_ANY | JSON_ALLOW_NUL, &error);
-    assert_non_null(json);
-    return json;
-}
-
 /* Which partition a key is of. */
 static unsigned partition_of_key(unsigned s, const uint8_t *key, size_t bytes)
 {
@@ -608,32 +470,15 @@ static unsigned partition_of_key(unsigned s, const uint8_t *key, size_t bytes)
     return FILLER;
 }
 
-/* As the log alone says: what is missing on the way are objects, whatever was there before. */
 static void apply_record(json_t **state, const struct change *change)
 {
-    uint8_t scratch[1024];
-    char texts[PARTS_MAX + 1][64];
-    char *parts[PARTS_MAX + 1];
-    struct path path;
-    assert_int_equal(path_read(&path, change_key(change), change->key_len, scratch), PATH_OK);
-    for (unsigned i = 0; i < path.count; i++) {
-        snprintf(texts[i], sizeof texts[i], "%.*s", (int)path.parts[i].bytes, path.parts[i].name);
-        parts[i] = texts[i];
-    }
-    bool in_array = (change->flags & CHANGE_IN_ARRAY) != 0;
-    unsigned count = path.count;
     json_t *value = NULL;
-    if ((change->flags & CHANGE_EMPTIES) != 0) {
-        value = in_array ? json_array() : json_object();
-        in_array = false;
-        count--;
-    } else if (change->type != FRAME_REMOVE) {
-        value = value_of(change);
-    }
-    if (value != NULL)
-        apply_value(state, parts, count, value, in_array);
-    else if (find(*state, parts, count) != NULL)
-        apply_removal(state, parts, count);
+    if (change->type != FRAME_REMOVE && change_value_type(change) == VALUE_BYTES)
+        value = json_null(); /* a filler's */
+    else if (change->type != FRAME_REMOVE)
+        value = json_tree_value(change_value_type(change), change_value(change),
+                                change_value_bytes(change));
+    json_tree_apply(state, change_key(change), change->key_len, change->flags, value);
     json_decref(value);
 }
 
@@ -655,8 +500,8 @@ static void check_fold_of_live_records(unsigned s)
     }
     for (unsigned p = 0; p < PARTITIONS; p++) {
         const json_t *expected = world.slots[s].state[p];
-        json_t *left = state[p] != NULL ? without_holes(state[p]) : NULL;
-        json_t *right = expected != NULL ? without_holes(expected) : NULL;
+        json_t *left = state[p] != NULL ? json_tree_without_holes(state[p]) : NULL;
+        json_t *right = expected != NULL ? json_tree_without_holes(expected) : NULL;
         assert_true(left == NULL ? right == NULL : json_equal(left, right));
         json_decref(left);
         json_decref(right);

@@ -8,6 +8,9 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "ring/slot.h"
+#include "shard/deep.h"
+#include "tests/sim/partition.h"
+#include "tests/support/json_tree.h"
 
 #define NOW UINT64_MAX
 
@@ -18,8 +21,7 @@ static void *grown(void *memory, size_t bytes)
     return larger;
 }
 
-static void push_version(struct history *history, struct history_key *key, const struct asked *by,
-                         uint64_t offset)
+static void push_version(struct history *history, struct history_key *key, struct version version)
 {
     if (key->versions_count == key->versions_capacity) {
         key->versions_capacity = key->versions_capacity * 2 + 16;
@@ -27,7 +29,15 @@ static void push_version(struct history *history, struct history_key *key, const
     }
     uint64_t moment = ++history->moment;
     if (key->versions_count > 0) key->versions[key->versions_count - 1].until = moment;
-    key->versions[key->versions_count++] = (struct version){moment, NOW, offset, by};
+    version.from = moment;
+    version.until = NOW;
+    key->versions[key->versions_count++] = version;
+}
+
+static bool is_absent(const struct history_key *key, const struct version *version)
+{
+    if (key->is_tree) return version->state == NULL;
+    return version->by == NULL || version->by->type == ASK_REMOVE;
 }
 
 static struct version *last_version(struct history_key *key)
@@ -36,7 +46,7 @@ static struct version *last_version(struct history_key *key)
 }
 
 void history_open(struct history *history, struct world *world, uint32_t shards_count,
-                  uint32_t caches_count, uint32_t keys_count)
+                  uint32_t caches_count, uint32_t keys_count, uint32_t trees)
 {
     *history = (struct history){.world = world,
                                 .shards_count = shards_count,
@@ -53,7 +63,8 @@ void history_open(struct history *history, struct world *world, uint32_t shards_
 #pragma GCC diagnostic pop
             key->slot = slot_of_key(key->text, strlen(key->text));
             key->shard = key->slot * shards_count / SLOTS_COUNT;
-            push_version(history, key, NULL, 0);
+            key->is_tree = (i * 37 + 11) % 100 < trees;
+            push_version(history, key, (struct version){0});
         }
     }
 }
@@ -61,7 +72,11 @@ void history_open(struct history *history, struct world *world, uint32_t shards_
 void history_close(struct history *history)
 {
     for (uint32_t cache = 0; cache < history->caches_count; cache++)
-        for (uint32_t i = 0; i < history->keys_count; i++) free(history->keys[cache][i].versions);
+        for (uint32_t i = 0; i < history->keys_count; i++) {
+            struct history_key *key = &history->keys[cache][i];
+            for (size_t n = 0; n < key->versions_count; n++) json_decref(key->versions[n].state);
+            free(key->versions);
+        }
     for (uint32_t i = 0; i < history->clients_count; i++) {
         for (size_t n = 0; n < history->clients[i].count; n++) free(history->clients[i].asked[n]);
         free(history->clients[i].asked);
@@ -101,6 +116,10 @@ struct asked *history_make(struct history *history, uint32_t client)
 void history_value(const struct history *history, const struct asked *asked, uint8_t *to)
 {
     uint64_t word = history->clients[asked->client].session ^ asked->seq * 0x9e3779b97f4a7c15u;
+    if (history->keys[asked->cache][asked->key].is_tree && asked->type != ASK_VERB) {
+        partition_value(history, asked, to);
+        return;
+    }
     for (size_t i = 0; i < asked->value_bytes; i++) {
         word = word * 6364136223846793005u + 1442695040888963407u;
         to[i] = (uint8_t)(word >> 56);
@@ -142,7 +161,12 @@ uint64_t history_open_count(const struct history *history, uint32_t client)
 
 static bool is_change(const struct asked *asked)
 {
-    return asked->type == ASK_UPDATE || asked->type == ASK_REMOVE;
+    return asked->type != ASK_GET && asked->type != ASK_VERB;
+}
+
+static bool is_of_tree(const struct history *history, const struct asked *asked)
+{
+    return history->keys[asked->cache][asked->key].is_tree;
 }
 
 static bool has_value_of(const struct history *history, const struct asked *by,
@@ -154,16 +178,37 @@ static bool has_value_of(const struct history *history, const struct asked *by,
     return by->value_bytes == 0 || memcmp(bytes, value->s.ptr, by->value_bytes) == 0;
 }
 
+/* The same for what goes inside of a partition: it could be done or not, or gave this value. */
+static bool was_tree_so(const struct history *history, const struct asked *asked,
+                        const fero_result *result)
+{
+    const struct history_key *key = &history->keys[asked->cache][asked->key];
+    bool is_read = asked->type == ASK_GET && result->outcome == FERO_OUTCOME_OK;
+    json_t *found = is_read ? partition_json(&result->value) : NULL;
+    bool was = false;
+    for (size_t i = key->versions_count; i-- > 0 && key->versions[i].until >= asked->begun;) {
+        const struct version *version = &key->versions[i];
+        if (version->is_partial) continue;
+        was = is_read ? version->offset >= result->offset &&
+                            partition_gives(asked, version->state, found)
+                      : !partition_may(asked, version->state);
+        if (was) break;
+    }
+    json_decref(found);
+    return was;
+}
+
 /* Whether the key was so at some moment since the question. */
 static bool was_so(const struct history *history, const struct asked *asked,
                    const fero_result *result)
 {
     const struct history_key *key = &history->keys[asked->cache][asked->key];
+    if (key->is_tree) return was_tree_so(history, asked, result);
     for (size_t i = key->versions_count; i-- > 0 && key->versions[i].until >= asked->begun;) {
         const struct version *version = &key->versions[i];
-        bool is_absent = version->by == NULL || version->by->type == ASK_REMOVE;
-        if (result->outcome == FERO_OUTCOME_FAIL && is_absent) return true;
-        if (result->outcome == FERO_OUTCOME_OK && !is_absent && version->offset == result->offset &&
+        bool absent = is_absent(key, version);
+        if (result->outcome == FERO_OUTCOME_FAIL && absent) return true;
+        if (result->outcome == FERO_OUTCOME_OK && !absent && version->offset == result->offset &&
             has_value_of(history, version->by, &result->value))
             return true;
     }
@@ -185,14 +230,22 @@ static void fail_answer(struct history *history, const struct asked *asked,
 
 static void check_ok(struct history *history, const struct asked *asked, const fero_result *result)
 {
+    bool gives_number = asked->type == ASK_ADD || asked->type == ASK_PUSH;
+    bool is_empty = asked->type == ASK_PATCH && partition_changes(asked) == 0;
     switch ((enum ask_type)asked->type) {
+    case ASK_PATCH:
     case ASK_UPDATE:
+    case ASK_ADD:
+    case ASK_PUSH:
     case ASK_REMOVE:
+        if (is_empty) break;
         if (!asked->is_applied)
             fail_answer(history, asked, result, "acknowledged, but not in the log");
         /* A change that the log has dropped meanwhile is answered again without its offset. */
         if (result->offset != asked->offset && result->offset != 0)
             fail_answer(history, asked, result, "acknowledged at another offset");
+        if (gives_number && result->offset != 0 && (uint64_t)result->value.i64 != asked->id)
+            fail_answer(history, asked, result, "acknowledged with another number");
         break;
     case ASK_GET:
         if (!was_so(history, asked, result))
@@ -218,6 +271,11 @@ static void check_fail(struct history *history, const struct asked *asked,
         break;
     case FERO_E_NOMEM: is_allowed = history->may_be_full; break;
     case FERO_E_TIMEOUT: is_allowed = asked->has_deadline; break;
+    case FERO_E_TYPE:
+    case FERO_E_INVAL:
+        is_allowed = is_change(asked) && asked->type != ASK_REMOVE && is_of_tree(history, asked) &&
+                     was_so(history, asked, result);
+        break;
     default: break;
     }
     if (!is_allowed) fail_answer(history, asked, result, "a failure that may not be");
@@ -296,13 +354,16 @@ static void check_order(struct history *history, struct history_key *key, const 
                         const struct change *change)
 {
     const struct version *last = last_version(key);
-    bool is_absent = last->by == NULL || last->by->type == ASK_REMOVE;
+    bool absent = is_absent(key, last);
     uint64_t offset = change_offset(change);
+    if (last->is_partial && last->by != asked)
+        world_fail(history->world, "only a part of client %u's patch %" PRIu64 " of %s is done",
+                   last->by->client, last->by->seq, key->text);
     /* A removal may be forgotten, and then they begin anew. */
-    if (offset != last->offset + 1 && !(is_absent && offset == 1))
+    if (offset != last->offset + 1 && !(absent && offset == 1))
         world_fail(history->world, "key %s has a change at offset %" PRIu64 " behind %" PRIu64,
                    key->text, offset, last->offset);
-    if (is_absent && asked->type == ASK_REMOVE)
+    if (absent && asked->type == ASK_REMOVE)
         world_fail(history->world, "key %s is removed, but is not there", key->text);
     uint64_t *seq = &key->seq_applied[asked->client];
     if (asked->seq < *seq && !history->may_reorder)
@@ -333,19 +394,27 @@ static void apply(struct history *history, struct history_log *log, const struct
     struct history_key *key = &history->keys[asked->cache][asked->key];
     world_note(history->world, NOTE_APPLY, asked->client, asked->seq, asked->key,
                change_offset(change));
-    if (asked->is_applied)
-        world_fail(history->world, "client %u's request %" PRIu64 " for key %s is applied twice",
-                   asked->client, asked->seq, key->text);
+    unsigned changes = key->is_tree ? partition_changes(asked) : 1;
+    if (asked->is_applied || !is_change(asked) || changes == 0)
+        world_fail(history->world, "client %u's request %" PRIu64 " for key %s is applied %s",
+                   asked->client, asked->seq, key->text, asked->is_applied ? "twice" : "");
     if (asked->is_ended && asked->outcome == FERO_OUTCOME_FAIL)
         world_fail(history->world, "client %u's request %" PRIu64 " is applied after it failed",
                    asked->client, asked->seq);
-    check_bytes(history, asked, change);
     check_order(history, key, asked, change);
     check_slot(history, log, change);
-    asked->is_applied = true;
-    asked->offset = change_offset(change);
+    struct version version = {.offset = change_offset(change), .by = asked};
+    if (key->is_tree)
+        version.state =
+            partition_apply(history, asked, asked->changes, last_version(key)->state, change);
+    else
+        check_bytes(history, asked, change);
+    asked->changes++;
+    asked->is_applied = asked->changes == changes;
+    version.is_partial = !asked->is_applied;
+    asked->offset = version.offset;
     history->applied++;
-    push_version(history, key, asked, asked->offset);
+    push_version(history, key, version);
 }
 
 static struct history_log *find_log(struct history *history, const struct log *log)
@@ -391,6 +460,36 @@ void history_read_log(struct history *history, const struct log *real)
 
 /* --------------------------------------------------------------------------------- the end */
 
+/* A partition's value where it has a tree, or might have had one. */
+static void check_tree(struct history *history, struct store *store,
+                       const struct store_request *request, enum store_result result,
+                       const struct change *change, const struct history_key *key)
+{
+    const struct version *last = &key->versions[key->versions_count - 1];
+    static const struct asked whole = {.type = ASK_GET};
+    struct deep_value value;
+    json_t *found = NULL;
+    if (result == STORE_OK)
+        found = json_tree_value(change_value_type(change), change_value(change),
+                                change_value_bytes(change));
+    if (result == STORE_DEEP) result = deep_get(store, request, &value);
+    if (result == STORE_OK && found == NULL) {
+        uint8_t *bytes = grown(NULL, value.bytes + 1);
+        deep_value_copy(store, &value, bytes);
+        found = json_tree_value(value.type, bytes, value.bytes);
+        free(bytes);
+    }
+    if (!partition_gives(&whole, last->state, found)) {
+        char *left = found != NULL ? json_dumps(found, JSON_ENCODE_ANY) : NULL;
+        char *right = last->state != NULL ? json_dumps(last->state, JSON_ENCODE_ANY) : NULL;
+        world_fail(history->world, "key %s is %s, but its log adds up to %s", key->text,
+                   left != NULL ? left : "nothing", right != NULL ? right : "nothing");
+    }
+    if (last->is_partial)
+        world_fail(history->world, "only a part of a patch of %s is done", key->text);
+    json_decref(found);
+}
+
 static void check_key(struct history *history, struct store *store, struct history_key *key)
 {
     const struct version *last = last_version(key);
@@ -402,11 +501,15 @@ static void check_key(struct history *history, struct store *store, struct histo
     memcpy(body, key->text, request.body_bytes);
     store_prepare(store, &request);
     enum store_result result = store_get(store, &request, &change);
-    bool is_absent = last->by == NULL || last->by->type == ASK_REMOVE;
-    if (is_absent != (result == STORE_NO_KEY))
+    if (key->is_tree) {
+        check_tree(history, store, &request, result, change, key);
+        return;
+    }
+    bool absent = is_absent(key, last);
+    if (absent != (result == STORE_NO_KEY))
         world_fail(history->world, "key %s is %s, which its log does not say", key->text,
-                   is_absent ? "there" : "not there");
-    if (is_absent) return;
+                   absent ? "there" : "not there");
+    if (absent) return;
     if (change_offset(change) != last->offset)
         world_fail(history->world, "key %s is at offset %" PRIu64 ", its log at %" PRIu64,
                    key->text, change_offset(change), last->offset);

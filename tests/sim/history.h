@@ -20,12 +20,12 @@
 
 #define HISTORY_CLIENTS_MAX 16
 #define HISTORY_KEYS_MAX 64
-#define HISTORY_KEY_BYTES 24
+#define HISTORY_KEY_BYTES 48
 #define HISTORY_SHARDS_MAX 4
 #define HISTORY_CACHES_MAX 2
 #define HISTORY_VALUE_BYTES_MAX 20000
 
-enum ask_type { ASK_UPDATE, ASK_REMOVE, ASK_GET, ASK_VERB };
+enum ask_type { ASK_UPDATE, ASK_REMOVE, ASK_GET, ASK_VERB, ASK_ADD, ASK_PUSH, ASK_PATCH };
 
 /* One request. */
 struct asked {
@@ -45,6 +45,12 @@ struct asked {
     uint64_t seq;
     uint64_t begun; /* moments: see struct history */
     uint64_t offset;
+    /* Of partitions with trees: see partition.h. */
+    uint8_t parts_count; /* of the path behind the partition */
+    uint8_t parts[3];
+    uint8_t shape;   /* of the value */
+    uint8_t changes; /* that were made of it */
+    uint64_t id;     /* that the owner gave */
     void *asker;
 };
 
@@ -54,12 +60,15 @@ struct version {
     uint64_t until;
     uint64_t offset;
     const struct asked *by; /* NULL: there is no such key */
+    struct json_t *state;   /* of partitions with trees; NULL: there is no such key */
+    bool is_partial;        /* more changes of the same request follow at once */
 };
 
 struct history_key {
     char text[HISTORY_KEY_BYTES];
     uint16_t slot;
     uint32_t shard;
+    bool is_tree; /* requests go inside of it */
     struct version *versions;
     size_t versions_count;
     size_t versions_capacity;
@@ -105,8 +114,9 @@ struct history {
     uint64_t outcomes[3];
 };
 
+/* `trees` of a hundred keys are partitions with trees. */
 void history_open(struct history *history, struct world *world, uint32_t shards_count,
-                  uint32_t caches_count, uint32_t keys_count);
+                  uint32_t caches_count, uint32_t keys_count, uint32_t trees);
 void history_close(struct history *history);
 /* The store of a cache on a shard, when it is open. */
 void history_add_store(struct history *history, uint32_t shard, uint32_t cache,

@@ -8,6 +8,7 @@
 #include "base/assert.h"
 #include "base/bytes.h"
 #include "tests/sim/clock.h"
+#include "tests/sim/partition.h"
 
 /*
  * When nothing breaks any more, each program asks for every key once more, and may be sure of answers. It may
@@ -55,14 +56,20 @@ static int make(const struct program *program, const struct asked *asked, const 
     const struct history_key *key = &program->history->keys[asked->cache][asked->key];
     uint8_t bytes[HISTORY_VALUE_BYTES_MAX];
     fero_cache *cache = program->caches[asked->cache];
+    char deep[HISTORY_KEY_BYTES];
     fero_slice name = fero_str(key->text);
     fero_val value = {.type = asked->value_type, .s = {bytes, asked->value_bytes}};
     history_value(program->history, asked, bytes);
+    if (key->is_tree) name = (fero_slice){deep, partition_key(program->history, asked, deep)};
+    if (value.type == FERO_T_INT64) memcpy(&value.i64, bytes, sizeof value.i64);
     switch ((enum ask_type)asked->type) {
     case ASK_UPDATE: return fero_update(cache, name, &value, opts, NULL);
     case ASK_REMOVE: return fero_remove(cache, name, opts, NULL);
     case ASK_GET: return fero_get(cache, name, opts, NULL);
     case ASK_VERB: return fero_send(cache, fero_str("echo"), name, &value, opts, NULL);
+    case ASK_ADD: return fero_add(cache, name, &value, opts, NULL);
+    case ASK_PUSH: return fero_push(cache, name, &value, opts, NULL);
+    case ASK_PATCH: return fero_patch(cache, name, value.s, opts, NULL);
     }
     return FERO_E_INVAL;
 }
@@ -74,17 +81,30 @@ static bool may_be_refused(const struct program *program, int err)
     return err == FERO_E_CLOSED && program->is_killed;
 }
 
+/* A request that goes inside of a partition; what would be an update may be another kind of change. */
+static void go_deep(const struct program *program, struct asked *asked)
+{
+    static const enum ask_type kinds[] = {ASK_ADD, ASK_PUSH, ASK_PATCH};
+    if (asked->type == ASK_UPDATE && below(program, 100) < program->habits->deep)
+        asked->type = (uint8_t)kinds[below(program, ARRAY_COUNT(kinds))];
+    partition_draw(program->history, asked);
+}
+
 /* One request; 0, or why the library did not take it. */
 static int ask(struct program *program, enum ask_type type, uint32_t key, bool is_last)
 {
     const struct habits *habits = program->habits;
+    uint8_t value[PARTITION_VALUE_BYTES];
     struct asked *asked = history_make(program->history, program->number);
     asked->type = (uint8_t)type;
     asked->key = (uint16_t)key;
     asked->cache = (uint16_t)below(program, program->caches_count);
     asked->value_type = below(program, 2) == 0 ? FERO_T_BYTES : FERO_T_STRING;
     if (type == ASK_UPDATE || type == ASK_VERB) asked->value_bytes = draw_value_bytes(program);
-    bool is_silent = !is_last && type <= ASK_REMOVE && chance(program, habits->silent);
+    bool is_deep = program->history->keys[asked->cache][key].is_tree && type != ASK_VERB;
+    if (is_deep) go_deep(program, asked);
+    bool is_silent =
+        !is_last && type != ASK_GET && type != ASK_VERB && chance(program, habits->silent);
     asked->wants_answer = !is_silent;
     asked->is_last = is_last;
     asked->asker = program;
@@ -95,6 +115,7 @@ static int ask(struct program *program, enum ask_type type, uint32_t key, bool i
         opts.timeout_ms = 1 + (int64_t)below(program, 200);
     }
     asked->seq = program->client->window.next; /* its value depends on it */
+    if (is_deep) asked->value_bytes = (uint32_t)partition_value(program->history, asked, value);
     int err = make(program, asked, &opts);
     if (err == 0) {
         history_ask(program->history, asked, program->client->window.next - 1);

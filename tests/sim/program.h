@@ -18,6 +18,7 @@ struct habits {
     uint32_t value_bytes_max;
     uint32_t large; /* in a million: values of up to HISTORY_VALUE_BYTES_MAX */
     uint32_t updates, removes, gets, verbs; /* shares */
+    uint32_t deep; /* of updates of partitions with trees, in a hundred: not plain ones */
     bool is_monotonous;                     /* all values have the same size */
     uint32_t silent;                        /* in a million: changes that want no answer */
     uint32_t hurried;                       /* requests with a deadline of their own */

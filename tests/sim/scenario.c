@@ -34,6 +34,7 @@ struct scenario {
     uint32_t programs_max;
     uint32_t caches_count;
     uint32_t keys_count;
+    uint32_t trees;     /* of a hundred keys */
     uint32_t refuse;    /* of memory, in a million */
     uint32_t stop_rate; /* actors stopped, in a million of milliseconds */
     uint64_t stop_ns_max;
@@ -102,6 +103,7 @@ static void draw_habits(struct scenario *scenario)
         .removes = (uint32_t)world_below(world, 6),
         .gets = (uint32_t)world_below(world, 12),
         .verbs = (uint32_t)world_below(world, 3),
+        .deep = (uint32_t)world_below(world, 90),
         .silent = sometimes(world, MILLION / 4),
         .hurried = sometimes(world, MILLION / 4),
         .naps = sometimes(world, 50000),
@@ -183,6 +185,8 @@ static void draw_options(struct scenario *scenario)
     scenario->programs_max = 1 + (uint32_t)world_below(world, PROGRAMS_MAX / 2);
     scenario->caches_count = 1 + (uint32_t)world_below(world, HISTORY_CACHES_MAX);
     scenario->keys_count = (uint32_t)PICK(world, 1, 8, 30, HISTORY_KEYS_MAX);
+    scenario->trees =
+        scenario->habits.is_monotonous ? 0 : (uint32_t)PICK(world, 0, 0, 20, 50, 100);
 }
 
 /* What may happen to requests in this world. */
@@ -376,7 +380,7 @@ struct scenario_result scenario_run(const struct scenario_options *options)
     draw_options(scenario);
     network_open(&scenario->network, world, &scenario->faults);
     history_open(&scenario->history, world, scenario->options.shards_count, scenario->caches_count,
-                 scenario->keys_count);
+                 scenario->keys_count, scenario->trees);
     draw_permissions(scenario);
     sim_node_open(&scenario->node, world, &scenario->network, &scenario->history,
                   &scenario->options, scenario->caches_count);
