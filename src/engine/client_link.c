@@ -891,6 +891,10 @@ static int64_t on_stream(struct client_link *link, const uint8_t *frame, size_t 
     link->client->has_progress = true;
     int err = streams_frame(link, frame, length, &refusal);
     if (err == -EPROTO) return broke(link, refusal.text, refusal.got, refusal.limit);
+    if (err == -EREMOTE) {
+        fail(link, "another shard speaks on it, and there is something to subscribe to");
+        return err;
+    }
     if (err < 0) {
         fail(link, "no memory for the credit of a stream");
         return err;

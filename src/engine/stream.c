@@ -296,7 +296,11 @@ static int show(struct fero_stream *stream, uint32_t shard, const struct frame_c
         if (padded == 0) return broken(wrong, "record of a change", left, CHANGE_BYTES);
         if (!stream_read_change(&change, at))
             return broken(wrong, "type of a change", at[4], FRAME_UPDATE);
-        if (stream->client != NULL && stream->opts.change != NULL)
+        /* A node that is asked to go on where it stood does not know what the first one is to be. */
+        bool is_early =
+            stream->opts.from == FERO_FROM_OFFSET && change.offset < stream->opts.offset;
+        if (!is_early) stream->opts.offset = 0;
+        if (!is_early && stream->client != NULL && stream->opts.change != NULL)
             stream->opts.change(&change, stream->opts.ud);
         at += padded;
         left -= padded;
@@ -341,6 +345,7 @@ static void note(struct fero_stream *stream, struct part *part, const struct fra
     case STREAM_SNAPSHOT_BEGIN:
         part->in_snapshot = true;
         part->is_live = false;
+        stream->opts.offset = 0; /* a state is all that there is */
         break;
     case STREAM_SNAPSHOT_END: part->in_snapshot = false; break;
     case STREAM_LIVE: part->is_live = true; break;
@@ -366,8 +371,7 @@ static int on_event(struct client_link *link, const uint8_t *frame, size_t lengt
     if (!is_right) return broken(wrong, "EVENT of no subscription", event.event, STREAM_STARTED);
     int error = event.prefix.small & REPLY_ERROR;
     /* The link speaks for another shard than the one it was dialled for: the next one may be right. */
-    if (event.event == STREAM_ENDED && error == ERROR_NOT_OWNER)
-        return broken(wrong, "the shard that speaks on the link", link->index, 0);
+    if (event.event == STREAM_ENDED && error == ERROR_NOT_OWNER) return -EREMOTE;
     note(stream, part, &event);
     callbacks_begin(stream);
     bool resumes = begins && part->was_lost;

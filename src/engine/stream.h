@@ -37,7 +37,11 @@ void streams_link_lost(struct client_link *link);
 /* All streams of `cache` (NULL: of any) end; they are still to be freed. */
 void streams_end(struct client *client, const struct client_cache *cache);
 /*
- * One frame of a stream, whole. 0, -ENOMEM, or -EPROTO: `*wrong` says what, with both values.
+ * One frame of a stream, whole.
+ *
+ *   -EPROTO   `*wrong` says what, with both values.
+ *   -EREMOTE  the link speaks for another shard than its own, which cannot be subscribed to there.
+ *   -ENOMEM
  */
 MUST_CHECK int streams_frame(struct client_link *link, const uint8_t *frame, size_t length,
                              struct refusal *wrong);

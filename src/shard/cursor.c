@@ -335,6 +335,7 @@ void cursor_snapshot(struct cursor *cursor)
     const struct log *log = &cursor->store->log;
     restart(cursor);
     cursor->is_snapshot = true;
+    cursor->filter.offset_min = 0; /* what a state is made of may be as old as it likes */
     cursor->snapshot_seq = 0;
     cursor->snapshot_at = 0;
     move_to(cursor, SEGMENT_NONE);
@@ -413,7 +414,11 @@ static bool is_wanted(const struct cursor *cursor, uint64_t address, const struc
         uint32_t seq = segment_at(cursor->store, cursor->segment)->seq;
         bool is_before = seq < cursor->snapshot_seq ||
                          (seq == cursor->snapshot_seq && cursor->at < cursor->snapshot_at);
-        if (index_is_superseded(word)) return false;
+        /*
+         * What came since must all be given: a removal inside of a value is superseded at once, and
+         * may concern what was given before.
+         */
+        if (is_before && index_is_superseded(word)) return false;
         /* What was taken out of a value that is still there is part of the state. */
         if (is_before && change->type == FRAME_REMOVE && !change_is_deep(change)) return false;
     }
@@ -460,6 +465,7 @@ static size_t read_here(struct cursor *cursor, const struct cursor_limits *limit
                 break;
             batch->changes[batch->count++] = change;
             batch->bytes += padded;
+            cursor->filter.offset_min = 0; /* a partition that is forgotten begins anew */
         }
         cursor->at += padded;
         cursor->position++;

@@ -30,7 +30,7 @@ struct cursor_filter {
     uint32_t slot;       /* CURSOR_ALL_SLOTS: any */
     uint8_t match;       /* enum cursor_match */
     struct bytes prefix; /* borrowed as long as the cursor is open */
-    uint64_t offset_min; /* changes with lower offsets are passed over */
+    uint64_t offset_min; /* changes with lower offsets are passed over, until the first one */
 };
 
 enum cursor_answer {

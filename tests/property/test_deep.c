@@ -329,7 +329,8 @@ static void do_next(unsigned s, unsigned p, bool is_push)
     uint64_t id = deep_id_of(change);
     snprintf(number, sizeof number, "%llu", (unsigned long long)id);
     if (is_push) assert_int_equal(id, target == NULL ? 0 : json_array_size(target));
-    if (!is_push) assert_true(id > 0 && (target == NULL || json_tree_child(target, number) == NULL));
+    if (!is_push)
+        assert_true(id > 0 && (target == NULL || json_tree_child(target, number) == NULL));
     parts[count] = number;
     uint8_t expected[1024];
     size_t expected_bytes = write_key(expected, s, p, parts, count + 1);
@@ -352,8 +353,8 @@ static void do_patch(unsigned s, unsigned p)
     size_t key = write_key(world.body, s, p, parts, count);
     size_t bytes = key + json_dumpb(fields, (char *)world.body + key, BODY_BYTES_MAX - 512, 0);
     json_t *target = json_tree_find(slot->state[p], parts, count);
-    bool may =
-        json_tree_may_put(slot->state[p], parts, count, false) && (target == NULL || json_is_object(target));
+    bool may = json_tree_may_put(slot->state[p], parts, count, false) &&
+               (target == NULL || json_is_object(target));
     struct store_request request = ask(FRAME_PATCH, key, bytes, VALUE_JSON);
     enum store_result result = deep_patch(&world.store, &request, &change);
     if (!is_memory(result)) assert_int_equal(result, may ? STORE_OK : STORE_REFUSED);

@@ -318,13 +318,12 @@ void history_answer(struct history *history, struct asked *asked, const fero_res
 
 /* ---------------------------------------------------------------------------------- the log */
 
-static struct asked *asked_by(struct history *history, const struct change *change)
+struct asked *history_find(const struct history *history, uint64_t session, uint64_t seq)
 {
     for (uint32_t i = 0; i < history->clients_count; i++) {
         const struct history_client *client = &history->clients[i];
-        uint64_t index = change_seq(change) - (client->seq_first & CHANGE_48_BITS);
-        if (client->session == change->session)
-            return index < client->count ? client->asked[index] : NULL;
+        uint64_t index = seq - (client->seq_first & CHANGE_48_BITS);
+        if (client->session == session) return index < client->count ? client->asked[index] : NULL;
     }
     return NULL;
 }
@@ -387,7 +386,7 @@ static void check_slot(struct history *history, struct history_log *log,
 
 static void apply(struct history *history, struct history_log *log, const struct change *change)
 {
-    struct asked *asked = asked_by(history, change);
+    struct asked *asked = history_find(history, change->session, change_seq(change));
     if (asked == NULL)
         world_fail(history->world, "a change that nobody asked for: session %" PRIx64 ", %" PRIu64,
                    change->session, change_seq(change));

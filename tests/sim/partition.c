@@ -27,8 +27,8 @@ void partition_draw(struct history *history, struct asked *asked)
         asked->parts[i] = (uint8_t)world_below(world, PARTITION_NAMES);
     asked->shape = (uint8_t)world_below(world, PARTITION_SHAPES);
     if (is_object)
-        asked->shape = (uint8_t)(PARTITION_OBJECTS +
-                                 world_below(world, PARTITION_SHAPES - PARTITION_OBJECTS));
+        asked->shape =
+            (uint8_t)(PARTITION_OBJECTS + world_below(world, PARTITION_SHAPES - PARTITION_OBJECTS));
     asked->value_type = asked->shape == 0   ? FERO_T_INT64
                         : asked->shape <= 2 ? FERO_T_STRING
                                             : FERO_T_JSON;
@@ -43,11 +43,11 @@ static void paths(const struct asked *asked, char **parts)
 
 size_t partition_key(const struct history *history, const struct asked *asked, char *to)
 {
-    size_t bytes = (size_t)snprintf(to, HISTORY_KEY_BYTES, "%s",
-                                    history->keys[asked->cache][asked->key].text);
+    size_t bytes =
+        (size_t)snprintf(to, HISTORY_KEY_BYTES, "%s", history->keys[asked->cache][asked->key].text);
     for (unsigned i = 0; i < asked->parts_count; i++)
-        bytes += (size_t)snprintf(to + bytes, HISTORY_KEY_BYTES - bytes, ".%s",
-                                  names[asked->parts[i]]);
+        bytes +=
+            (size_t)snprintf(to + bytes, HISTORY_KEY_BYTES - bytes, ".%s", names[asked->parts[i]]);
     ASSERT(bytes < HISTORY_KEY_BYTES);
     return bytes;
 }
@@ -138,8 +138,7 @@ static bool is_next(const struct asked *asked, const json_t *target, uint64_t nu
     const char *name;
     json_t *child;
     size_t index;
-    if (asked->type == ASK_PUSH)
-        return number == (target != NULL ? json_array_size(target) : 0);
+    if (asked->type == ASK_PUSH) return number == (target != NULL ? json_array_size(target) : 0);
     if (number == 0) return false;
     json_object_foreach((json_t *)(uintptr_t)target, name, child)
     {

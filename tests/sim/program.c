@@ -216,6 +216,41 @@ static void die(struct program *program)
              program->add_context, 0);
 }
 
+static void watch(struct program *program)
+{
+    for (uint32_t i = 0; i < program->watchers_count; i++) watcher_act(&program->watchers[i]);
+    if (program->watchers_count == PROGRAM_WATCHERS_MAX ||
+        !chance(program, program->habits->watches))
+        return;
+    uint32_t cache = (uint32_t)below(program, program->caches_count);
+    int err = watcher_open(&program->watchers[program->watchers_count], program->history,
+                           program->number, program->caches[cache], cache);
+    if (err < 0)
+        world_fail(program->world, "client %u: a subscription is refused: %s", program->number,
+                   fero_errmsg());
+    program->watchers_count++;
+}
+
+static bool are_watchers_level(const struct program *program)
+{
+    for (uint32_t i = 0; i < program->watchers_count; i++)
+        if (!watcher_is_level(&program->watchers[i])) return false;
+    return true;
+}
+
+/* Who subscribed must get all there is now, and soon. */
+static void catch_up(struct program *program)
+{
+    uint64_t until_ns = program->world->now_ns + LAST_NS_MAX;
+    while (!are_watchers_level(program)) {
+        run(program, 5);
+        if (program->world->now_ns > until_ns)
+            world_fail(program->world,
+                       "client %u: nothing breaks any more, and a subscriber lacks changes",
+                       program->number);
+    }
+}
+
 static void work(struct program *program)
 {
     const struct habits *habits = program->habits;
@@ -229,6 +264,7 @@ static void work(struct program *program)
         else if (habits->think_ns_max > 0)
             wait_ns(program, habits->think_ns_max);
         if (program->asks >= habits->asks_max) wait_ns(program, 10 * NS_PER_MS);
+        watch(program);
         if (program->is_mortal && chance(program, habits->kill)) die(program);
     }
 }
@@ -243,6 +279,7 @@ static void hear_of_the_past(struct program *program)
 /* Every request must end now, and soon. */
 static void finish(struct program *program)
 {
+    for (uint32_t i = 0; i < program->watchers_count; i++) watcher_rest(&program->watchers[i]);
     hear_of_the_past(program);
     uint64_t until_ns = program->world->now_ns + LAST_NS_MAX;
     uint32_t key = 0;
@@ -260,6 +297,7 @@ static void finish(struct program *program)
                        program->number, history_open_count(program->history, program->number),
                        LAST_NS_MAX / NS_PER_S, err < 0 ? fero_errmsg() : "all were taken");
     }
+    catch_up(program);
 }
 
 static void program_main(void *context)
@@ -270,6 +308,7 @@ static void program_main(void *context)
     program->phase = PROGRAM_ENDS;
     if (!program->is_killed) finish(program);
     fero_stop((fero *)program->client, program->is_killed ? FERO_OFF : 0);
+    for (uint32_t i = 0; i < program->watchers_count; i++) watcher_close(&program->watchers[i]);
     uint64_t open = history_open_count(program->history, program->number);
     if (open > 0)
         world_fail(program->world, "client %u has stopped, and %" PRIu64 " requests never ended",

@@ -10,6 +10,9 @@
 #include "engine/client.h"
 #include "tests/sim/history.h"
 #include "tests/sim/sim_io.h"
+#include "tests/sim/watcher.h"
+
+#define PROGRAM_WATCHERS_MAX 4
 
 /* How a program is, drawn for each seed; times in nanoseconds. */
 struct habits {
@@ -18,11 +21,11 @@ struct habits {
     uint32_t value_bytes_max;
     uint32_t large; /* in a million: values of up to HISTORY_VALUE_BYTES_MAX */
     uint32_t updates, removes, gets, verbs; /* shares */
-    uint32_t deep; /* of updates of partitions with trees, in a hundred: not plain ones */
-    bool is_monotonous;                     /* all values have the same size */
-    uint32_t silent;                        /* in a million: changes that want no answer */
-    uint32_t hurried;                       /* requests with a deadline of their own */
-    uint32_t naps;                          /* turns after which it does nothing for a while */
+    uint32_t deep;      /* of updates of partitions with trees, in a hundred: not plain ones */
+    bool is_monotonous; /* all values have the same size */
+    uint32_t silent;    /* in a million: changes that want no answer */
+    uint32_t hurried;   /* requests with a deadline of their own */
+    uint32_t naps;      /* turns after which it does nothing for a while */
     uint64_t nap_ns_max;
     uint64_t think_ns_max; /* between two bursts */
     uint32_t kill;         /* turns after which it is killed */
@@ -32,6 +35,7 @@ struct habits {
     int64_t outbox_bytes;
     int idle;
     uint64_t seq_first;
+    uint32_t watches; /* turns after which it subscribes to something, in a million */
 };
 
 enum program_phase { PROGRAM_RUNS, PROGRAM_ENDS, PROGRAM_IS_OVER };
@@ -46,6 +50,8 @@ struct program {
     uint32_t caches_count;
     uint32_t number; /* in the history */
     uint32_t asks;
+    struct watcher watchers[PROGRAM_WATCHERS_MAX];
+    uint32_t watchers_count;
     enum program_phase phase;
     bool is_mortal;
     event_fn add_another; /* in its place, when it was killed */

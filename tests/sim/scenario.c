@@ -115,6 +115,7 @@ static void draw_habits(struct scenario *scenario)
         .outbox_bytes = (int64_t)PICK(world, 4096, 1048576, 1048576),
         .idle = world_below(world, 4) == 0 ? FERO_IDLE_ADAPTIVE : FERO_IDLE_SLEEP,
         .open_ms = (int64_t)PICK(world, 20, 300, 20000),
+        .watches = world_below(world, 2) == 0 ? 0 : MILLION / 30,
         .seq_first = PICK(world, 1, 1, UINT32_MAX - 100, ((uint64_t)1 << 31) - 50),
     };
 }
@@ -156,6 +157,7 @@ static void draw_options(struct scenario *scenario)
         .links_bytes_max = PICK(world, 2, 64, 64) * MIB,
         .deferred_max = 8,
         .errors_max = 16,
+        .subscriptions_max = PROGRAM_WATCHERS_MAX,
         .unbatched = world_below(world, 10) == 0,
         .key_bytes_max = 100,
         .value_bytes_max = HISTORY_VALUE_BYTES_MAX,
@@ -185,8 +187,7 @@ static void draw_options(struct scenario *scenario)
     scenario->programs_max = 1 + (uint32_t)world_below(world, PROGRAMS_MAX / 2);
     scenario->caches_count = 1 + (uint32_t)world_below(world, HISTORY_CACHES_MAX);
     scenario->keys_count = (uint32_t)PICK(world, 1, 8, 30, HISTORY_KEYS_MAX);
-    scenario->trees =
-        scenario->habits.is_monotonous ? 0 : (uint32_t)PICK(world, 0, 0, 20, 50, 100);
+    scenario->trees = scenario->habits.is_monotonous ? 0 : (uint32_t)PICK(world, 0, 0, 20, 50, 100);
 }
 
 /* What may happen to requests in this world. */
@@ -201,7 +202,9 @@ static void draw_permissions(struct scenario *scenario)
     bool is_slow = faults->piece_bytes_max < 100 || faults->read_bytes_max < 100 ||
                    faults->events_max < 100 || faults->buffer_bytes < 10000 ||
                    scenario->habits.naps > 0;
-    history->may_be_unknown = has_trouble || is_slow;
+    /* Whoever subscribes gives up a link on which another shard speaks, and dials it again. */
+    bool is_choosy = scenario->habits.watches > 0 && scenario->options.shards_count > 1;
+    history->may_be_unknown = has_trouble || is_slow || is_choosy;
     /* Where memory is refused or used up, requests fail for it. */
     history->may_be_full = scenario->refuse > 0 || scenario->options.history_bytes_max >=
                                                        scenario->options.log_bytes_max / 2;

@@ -32,6 +32,10 @@ static const char *const note_words[NOTES_COUNT] = {
     [NOTE_ANSWER] = "client %" PRIu64 " hears of %" PRIu64 ": outcome %" PRIu64 ", error -%" PRIu64,
     [NOTE_APPLY] =
         "client %" PRIu64 "'s %" PRIu64 " is applied to key %" PRIu64 " at offset %" PRIu64,
+    [NOTE_CHANGE] =
+        "client %" PRIu64 " is shown key %" PRIu64 ", its version %" PRIu64 " at offset %" PRIu64,
+    [NOTE_EVENT] =
+        "client %" PRIu64 "'s stream of shard %" PRIu64 ": event %" PRIu64 ", error -%" PRIu64,
     [NOTE_PAUSE] = "actor %" PRIu64 " is stopped for %" PRIu64 " us",
     [NOTE_STEP] = "the wall clock of actor %" PRIu64 " is wrong by %" PRId64 " ms",
     [NOTE_KILL] = "client %" PRIu64 " is killed",

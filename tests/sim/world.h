@@ -53,6 +53,8 @@ enum note {
     NOTE_ASK,     /* client, number, key */
     NOTE_ANSWER,  /* client, number, outcome, error */
     NOTE_APPLY,   /* shard, number, key, offset */
+    NOTE_CHANGE,  /* client, key, version, offset: a subscriber gets it */
+    NOTE_EVENT,   /* client, shard, event, error: of its subscription */
     NOTE_PAUSE,   /* actor, microseconds */
     NOTE_STEP,    /* actor, milliseconds: of the wall clock */
     NOTE_KILL,    /* client */

@@ -56,7 +56,8 @@ static inline void json_tree_put_child(json_t *parent, const char *part, json_t 
     bool is_element = json_is_array(parent) && json_tree_index(part, &index);
     ASSERT(is_element);
     /* Of live records alone, holes may come before what stands behind them. */
-    while (index > json_array_size(parent)) json_array_append_new(parent, json_string(JSON_TREE_HOLE));
+    while (index > json_array_size(parent))
+        json_array_append_new(parent, json_string(JSON_TREE_HOLE));
     if (index == json_array_size(parent))
         json_array_append_new(parent, value);
     else
@@ -70,7 +71,8 @@ static inline json_t *json_tree_find(json_t *state, char *const *parts, unsigned
 }
 
 /* Whether a value may be put at the path, `is_leaf`: of any kind, else only as a container's. */
-static inline bool json_tree_may_put(json_t *state, char *const *parts, unsigned count, bool is_leaf)
+static inline bool json_tree_may_put(json_t *state, char *const *parts, unsigned count,
+                                     bool is_leaf)
 {
     for (unsigned i = 0; i < count && state != NULL; i++) {
         size_t index = 0;
@@ -87,7 +89,7 @@ static inline bool json_tree_may_put(json_t *state, char *const *parts, unsigned
 }
 
 static inline void json_tree_set(json_t **state, char *const *parts, unsigned count, json_t *value,
-                        bool in_array)
+                                 bool in_array)
 {
     if (count == 0) {
         json_decref(*state);

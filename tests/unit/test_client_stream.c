@@ -345,6 +345,28 @@ static void a_lost_stream_goes_on_where_it_stood(void **unused)
     assert_int_equal(play.changes_count, 3);
 }
 
+/* The node hears where it stood, and not of the offset that it was to begin with. */
+static void a_lost_stream_still_begins_at_its_offset(void **unused)
+{
+    (void)unused;
+    fero_stream_opts opts = opts_from(FERO_FROM_OFFSET);
+    opts.prefix = fero_str("k1");
+    opts.offset = 9;
+    subscribe(opts);
+    say_event(STREAM_STARTED, 5);
+    fake_io_hang_up(play.fake, play.conn, 0);
+    for (int i = 0; i < 100 && play.asked_count < 2; i++) client_run(play.client, 1000);
+    assert_int_equal(play.asked[1].from, STREAM_FROM_POSITION);
+    say_event(STREAM_STARTED, 5);
+    say_changes(3, 8);
+    assert_int_equal(play.changes_count, 1);
+    assert_int_equal(play.changes[0].offset, 9);
+    /* Removed and forgotten, the partition begins anew. */
+    say_changes(1, 9);
+    assert_int_equal(play.changes_count, 2);
+    assert_int_equal(play.changes[1].offset, 7);
+}
+
 static void a_snapshot_that_was_cut_off_is_asked_for_again(void **unused)
 {
     (void)unused;
@@ -537,6 +559,7 @@ int main(void)
         TEST(credit_is_given_when_half_of_it_is_taken),
         TEST(a_paused_stream_gives_no_credit),
         TEST(a_lost_stream_goes_on_where_it_stood),
+        TEST(a_lost_stream_still_begins_at_its_offset),
         TEST(a_snapshot_that_was_cut_off_is_asked_for_again),
         TEST(what_never_began_is_asked_for_as_it_was),
         TEST(a_stopped_stream_hears_nothing_more),

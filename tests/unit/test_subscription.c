@@ -259,6 +259,29 @@ static void a_snapshot_has_removals_inside_of_a_value(void **state)
     expect_event(STREAM_SNAPSHOT_END);
 }
 
+/* What was given may be taken back before the snapshot ends; the removal is superseded soon. */
+static void a_snapshot_has_removals_that_came_meanwhile(void **state)
+{
+    struct change change;
+    (void)state;
+    set("28.a", "one");
+    set("29", "two");
+    struct frame_subscribe frame = all_from(STREAM_FROM_SNAPSHOT);
+    frame.credit_records = 1;
+    subscribe(frame, "");
+    expect_event(STREAM_STARTED);
+    expect_event(STREAM_SNAPSHOT_BEGIN);
+    expect_change("28.a", "one");
+    drop_key("28.a");     /* it leaves an empty object, */
+    set("28.b", "three"); /* which is empty no longer */
+    credit(CREDIT_ALL, 2, false);
+    expect_change("29", "two");
+    credit(CREDIT_ALL, CREDIT_ALL, false);
+    assert_int_equal(expect_changes(&change), 2);
+    assert_int_equal(change.type, FRAME_REMOVE);
+    expect_event(STREAM_SNAPSHOT_END);
+}
+
 static void no_more_is_sent_than_credit_allows(void **state)
 {
     struct change change;
@@ -476,6 +499,25 @@ static void what_is_not_kept_is_replaced_by_the_state(void **state)
     expect_ended(ERROR_NONE);
 }
 
+/* Trimmed, the state has what was changed last before the offset, too. */
+static void a_state_has_no_lowest_offset(void **state)
+{
+    struct change change;
+    (void)state;
+    set("28.old", "one");
+    for (unsigned i = 0; i < 10; i++) set("28.new", "two");
+    churn(20, 300);
+    struct frame_subscribe frame = all_from(STREAM_FROM_OFFSET);
+    frame.match = STREAM_MATCH_PATH;
+    frame.at = 5;
+    subscribe(frame, "28");
+    expect_event(STREAM_TRIMMED);
+    expect_event(STREAM_SNAPSHOT_BEGIN);
+    assert_int_equal(expect_changes(&change), 2);
+    assert_int_equal(change_offset(&change), 1);
+    expect_event(STREAM_SNAPSHOT_END);
+}
+
 static void whoever_does_not_read_is_told_of_the_gap_when_he_does(void **state)
 {
     struct change change;
@@ -572,6 +614,7 @@ int main(void)
         TEST(only_keys_that_match_are_sent),
         TEST(a_path_concerns_what_it_is_inside_of),
         TEST(a_snapshot_has_removals_inside_of_a_value),
+        TEST(a_snapshot_has_removals_that_came_meanwhile),
         TEST(no_more_is_sent_than_credit_allows),
         TEST(the_last_record_may_go_over_a_credit_of_bytes),
         TEST(a_stream_goes_on_where_another_one_stood),
@@ -582,6 +625,7 @@ int main(void)
         TEST(a_frame_may_come_byte_by_byte),
         TEST(credit_for_nothing_is_ignored),
         TEST_FORGETFUL(what_is_not_kept_is_replaced_by_the_state),
+        TEST_FORGETFUL(a_state_has_no_lowest_offset),
         TEST_FORGETFUL(whoever_does_not_read_is_told_of_the_gap_when_he_does),
         TEST(what_was_taken_back_is_said_and_the_state_follows),
         TEST(whoever_takes_only_short_frames_gets_no_long_record),
