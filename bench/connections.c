@@ -3,7 +3,8 @@
  * bring and take their bytes. One thread speaks the protocol over all of them, as it is written in
  * docs/protocol.md. Two servers of one shard, one on io_uring and one on epoll, take turns, and with
  * --limit the machine's limit does, of as many connections with as many requests. Servers sleep when
- * they have nothing to do, so that their CPU time is work.
+ * they have nothing to do, so that their CPU time is work. With --bare the same two loops take turns,
+ * too, with nothing around them (bare.h): their ratio is the kernel's.
  *
  * In a run every connection has `in_flight` requests open until the records have been sent, and sends
  * as many as it got replies to. Which one gets ahead is the server's doing: `least` is the share of
@@ -28,6 +29,7 @@
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/rng.h"
+#include "bench/bare.h"
 #include "bench/bench.h"
 #include "bench/keys.h"
 #include "bench/limit.h"
@@ -44,10 +46,17 @@
 #define IN_BYTES 4096
 #define EVENTS_MAX 256
 #define SILENT_MS 10000
-#define KINDS 2
+/* What a node that has settled may still grow by. */
+#define SETTLE_SLACK_BYTES (4 * MIB)
 
-static const int32_t kind_ios[KINDS] = {FERO_IO_URING, FERO_IO_EPOLL};
-static const char *const kind_names[KINDS] = {"uring", "epoll"};
+/* Ours, and the same loops with nothing around them. */
+enum kind { KIND_URING, KIND_EPOLL, KIND_BARE_URING, KIND_BARE_EPOLL, KINDS };
+
+static const int32_t kind_ios[] = {FERO_IO_URING, FERO_IO_EPOLL};
+static const enum bare_way kind_ways[] = {
+    [KIND_BARE_URING] = BARE_URING, [KIND_BARE_EPOLL] = BARE_EPOLL};
+static const char *const kind_names[KINDS] = {"uring", "epoll", "bare uring", "bare epoll"};
+static const char *const kind_keys[KINDS] = {"uring", "epoll", "bare_uring", "bare_epoll"};
 
 struct peer {
     int fd;
@@ -65,6 +74,7 @@ struct options {
     int64_t size;
     int64_t keys;
     int64_t runs;
+    bool bare;
     bool limit;
     bool json;
 };
@@ -73,6 +83,7 @@ struct options {
 struct crew {
     const struct options *options;
     struct nodes nodes;
+    struct bare bare; /* instead, where the kind is */
     struct peer *peers;
     int poller;
     struct rng rng;
@@ -88,7 +99,9 @@ struct crew {
 
 struct measured {
     struct crew crews[KINDS];
+    uint32_t kinds; /* so many of them take part */
     struct speed_series ratio;
+    struct speed_series bare_ratio;
     struct speed_series limit_per_s;
     struct cpus_plan plan;
 };
@@ -223,16 +236,22 @@ static int greet(struct peer *peer, const char *name)
     return reply_outcome(opened.prefix.small) == OUTCOME_OK ? 0 : -ENOENT;
 }
 
-static int crew_connect(struct crew *crew)
+static bool is_bare(enum kind kind)
+{
+    return kind >= KIND_BARE_URING;
+}
+
+static int crew_connect(struct crew *crew, enum kind kind)
 {
     crew->poller = epoll_create1(EPOLL_CLOEXEC);
     if (crew->poller < 0) return -errno;
     for (int64_t i = 0; i < crew->options->connections; i++) {
         struct peer *peer = &crew->peers[i];
-        int fd = dial(crew->nodes.list[0].address);
+        int fd =
+            is_bare(kind) ? crew->bare.wiring.client_fds[i] : dial(crew->nodes.list[0].address);
         if (fd < 0) return fd;
         peer->fd = fd;
-        int err = greet(peer, "bench");
+        int err = is_bare(kind) ? 0 : greet(peer, "bench");
         if (err < 0) return err;
         struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)i};
         if (epoll_ctl(crew->poller, EPOLL_CTL_ADD, fd, &event) < 0) return -errno;
@@ -240,8 +259,17 @@ static int crew_connect(struct crew *crew)
     return 0;
 }
 
-static int crew_start(struct crew *crew, const struct options *options, uint32_t kind,
-                      const struct cpus_plan *plan)
+static int crew_start_bare(struct crew *crew, enum kind kind, const struct cpus_plan *plan)
+{
+    const struct bare_options bare = {.way = kind_ways[kind],
+                                      .connections = (uint32_t)crew->options->connections,
+                                      .request_bytes = (uint32_t)crew->frame_bytes,
+                                      .in_flight_max = IN_FLIGHT_MAX,
+                                      .cpu = cpus_of_server(plan, 0)};
+    return bare_start(&crew->bare, &bare);
+}
+
+static int crew_start_node(struct crew *crew, enum kind kind, const struct cpus_plan *plan)
 {
     struct nodes_options nodes = {.bench = "bench connections",
                                   .name = "bench",
@@ -250,26 +278,45 @@ static int crew_start(struct crew *crew, const struct options *options, uint32_t
                                   .waiting = NODES_SLEEP,
                                   .io = kind_ios[kind],
                                   .plan = plan};
-    int status = nodes_start(&crew->nodes, &nodes);
-    if (status != 0) return status;
+    return nodes_start(&crew->nodes, &nodes);
+}
+
+static int crew_start(struct crew *crew, const struct options *options, enum kind kind,
+                      const struct cpus_plan *plan)
+{
     crew->options = options;
     crew->frame_bytes = round_up_8(FRAME_REQUEST_BYTES + (size_t)options->size);
     crew->peers = memory_take((size_t)options->connections * sizeof *crew->peers);
-    crew->frames = memory_take((size_t)options->in_flight * crew->frame_bytes);
+    crew->frames = memory_take(IN_FLIGHT_MAX * crew->frame_bytes);
     rng_init(&crew->rng, 20170627);
-    int err = crew->peers == NULL || crew->frames == NULL ? -ENOMEM : crew_connect(crew);
+    int err = crew->peers == NULL || crew->frames == NULL ? -ENOMEM : 0;
+    if (err == 0 && is_bare(kind)) err = crew_start_bare(crew, kind, plan);
+    if (err == 0 && !is_bare(kind)) {
+        int status = crew_start_node(crew, kind, plan);
+        if (status != 0) return status;
+    }
+    if (err == 0) err = crew_connect(crew, kind);
     if (err < 0) fprintf(stderr, "fero bench connections: cannot connect: %s\n", strerror(-err));
     return err < 0 ? 3 : 0;
 }
 
-static void crew_stop(struct crew *crew)
+static void crew_stop(struct crew *crew, enum kind kind)
 {
-    for (int64_t i = 0; crew->peers != NULL && i < crew->options->connections; i++)
-        if (crew->peers[i].fd > 0) close(crew->peers[i].fd);
     if (crew->poller > 0) close(crew->poller);
-    nodes_stop(&crew->nodes);
+    if (is_bare(kind)) {
+        bare_stop(&crew->bare);
+    } else {
+        for (int64_t i = 0; crew->peers != NULL && i < crew->options->connections; i++)
+            if (crew->peers[i].fd > 0) close(crew->peers[i].fd);
+        nodes_stop(&crew->nodes);
+    }
     memory_put(crew->peers);
     memory_put(crew->frames);
+}
+
+static uint64_t crew_cpu_ns(const struct crew *crew)
+{
+    return crew->bare.runs ? bare_cpu_ns(&crew->bare) : nodes_cpu_ns(&crew->nodes);
 }
 
 /* ----------------------------------------------------------------------------------- measure */
@@ -293,14 +340,14 @@ static int answer_ready(struct crew *crew)
     return 0;
 }
 
-static int run_records(struct crew *crew, uint64_t records)
+static int run_records(struct crew *crew, uint64_t records, uint64_t in_flight)
 {
     const struct options *options = crew->options;
     crew->unsent = records;
     crew->replies = 0;
     for (int64_t i = 0; i < options->connections; i++) {
         crew->peers[i].replies = 0;
-        int err = send_requests(crew, &crew->peers[i], (uint64_t)options->in_flight);
+        int err = send_requests(crew, &crew->peers[i], in_flight);
         if (err < 0) return err;
     }
     while (crew->replies < records) {
@@ -322,11 +369,11 @@ static double least_of(const struct crew *crew)
 static int measure_crew(struct crew *crew, double *ns_per_msg)
 {
     uint64_t records = (uint64_t)crew->options->records;
-    uint64_t cpu_begin_ns = nodes_cpu_ns(&crew->nodes);
+    uint64_t cpu_begin_ns = crew_cpu_ns(crew);
     uint64_t begin_ns = clock_now_ns();
-    int err = run_records(crew, records);
+    int err = run_records(crew, records, (uint64_t)crew->options->in_flight);
     double seconds = (double)(clock_now_ns() - begin_ns) / 1e9;
-    *ns_per_msg = (double)(nodes_cpu_ns(&crew->nodes) - cpu_begin_ns) / (double)records;
+    *ns_per_msg = (double)(crew_cpu_ns(crew) - cpu_begin_ns) / (double)records;
     if (err < 0) return err;
     speed_series_add(&crew->per_s, (double)records / seconds);
     speed_series_add(&crew->server_ns_per_msg, *ns_per_msg);
@@ -354,19 +401,43 @@ static int measure_limit(struct measured *measured, const struct options *option
     return err;
 }
 
+/*
+ * Until the node's memory grows no more, as its first touches cost more than the work: with many
+ * requests in flight, which takes a tenth of the time. Then in the shape that is measured.
+ */
+static int warm_up(struct crew *crew)
+{
+    const struct options *options = crew->options;
+    uint64_t records = (uint64_t)options->records;
+    uint64_t chunk = max_u64(2 * (uint64_t)options->keys,
+                             min_u64(records, SETTLE_CHUNK_BYTES / (uint64_t)options->size));
+    uint64_t left = SETTLE_RECORDS_FACTOR * records;
+    uint64_t begin_ns = clock_now_ns();
+    uint64_t before_bytes;
+    do {
+        before_bytes = nodes_resident_bytes(&crew->nodes) + SETTLE_SLACK_BYTES;
+        left -= min_u64(left, chunk);
+        int err = run_records(crew, chunk, IN_FLIGHT_MAX);
+        if (err < 0) return err;
+    } while (nodes_resident_bytes(&crew->nodes) > before_bytes && left > 0 &&
+             clock_now_ns() - begin_ns < SETTLE_NS);
+    return run_records(crew, max_u64(records / 4, 1), (uint64_t)options->in_flight);
+}
+
 static int measure_runs(struct measured *measured, const struct options *options)
 {
     int err = 0;
     progress_say("warming up");
-    for (uint32_t kind = 0; err == 0 && kind < KINDS; kind++)
-        err = run_records(&measured->crews[kind],
-                          max_u64((uint64_t)options->records, 2 * (uint64_t)options->keys));
+    for (uint32_t kind = 0; err == 0 && kind < measured->kinds; kind++)
+        err = warm_up(&measured->crews[kind]);
     for (int64_t run = 0; err == 0 && run < options->runs; run++) {
         double ns[KINDS] = {0};
         progress_say("run %" PRId64 " of %" PRId64, run + 1, options->runs);
-        for (uint32_t kind = 0; err == 0 && kind < KINDS; kind++)
+        for (uint32_t kind = 0; err == 0 && kind < measured->kinds; kind++)
             err = measure_crew(&measured->crews[kind], &ns[kind]);
-        if (err == 0) speed_series_add(&measured->ratio, ns[0] / ns[1]);
+        if (err == 0) speed_series_add(&measured->ratio, ns[KIND_URING] / ns[KIND_EPOLL]);
+        if (err == 0 && options->bare)
+            speed_series_add(&measured->bare_ratio, ns[KIND_BARE_URING] / ns[KIND_BARE_EPOLL]);
         if (err == 0 && options->limit) err = measure_limit(measured, options);
     }
     progress_clear();
@@ -379,7 +450,8 @@ static int measure(struct measured *measured, const struct options *options)
     cpu_set_t before;
     cpus_plan_make(&measured->plan, 1, 1);
     int status = 0;
-    for (uint32_t kind = 0; status == 0 && kind < KINDS; kind++)
+    measured->kinds = options->bare ? KINDS : KIND_BARE_URING;
+    for (uint32_t kind = 0; status == 0 && kind < measured->kinds; kind++)
         status = crew_start(&measured->crews[kind], options, kind, &measured->plan);
     if (status == 0) {
         bool pinned = sched_getaffinity(0, sizeof before, &before) == 0 &&
@@ -387,7 +459,7 @@ static int measure(struct measured *measured, const struct options *options)
         status = measure_runs(measured, options);
         if (pinned) sched_setaffinity(0, sizeof before, &before);
     }
-    for (uint32_t kind = 0; kind < KINDS; kind++) crew_stop(&measured->crews[kind]);
+    for (uint32_t kind = 0; kind < measured->kinds; kind++) crew_stop(&measured->crews[kind], kind);
     return status;
 }
 
@@ -399,19 +471,29 @@ static void print_json(const struct measured *measured, const struct options *op
            ",\"message_bytes\":%" PRId64 ",\"records\":%" PRId64 ",\"runs\":%u",
            options->connections, options->in_flight, options->size, options->records,
            measured->ratio.count);
-    for (uint32_t kind = 0; kind < KINDS; kind++) {
+    for (uint32_t kind = 0; kind < measured->kinds; kind++) {
         const struct crew *crew = &measured->crews[kind];
         printf(",\"%s\":{\"per_s\":%.0f,\"server_ns_per_msg\":%.1f,\"least_of_mean\":%.2f,"
                "\"failed\":%" PRIu64 "}",
-               kind_names[kind], speed_series_median(&crew->per_s),
+               kind_keys[kind], speed_series_median(&crew->per_s),
                speed_series_median(&crew->server_ns_per_msg), speed_series_min(&crew->least),
                crew->failed);
     }
     printf(",\"ratio\":%.3f,\"ratio_min\":%.3f,\"ratio_max\":%.3f,\"limit_per_s\":%.0f,",
            speed_series_median(&measured->ratio), speed_series_min(&measured->ratio),
            speed_series_max(&measured->ratio), speed_series_median(&measured->limit_per_s));
+    if (options->bare)
+        printf("\"bare_ratio\":%.3f,\"bare_ratio_min\":%.3f,\"bare_ratio_max\":%.3f,",
+               speed_series_median(&measured->bare_ratio), speed_series_min(&measured->bare_ratio),
+               speed_series_max(&measured->bare_ratio));
     report_machine_json(stdout);
     printf("}\n");
+}
+
+static void print_ratio(const char *what, const struct speed_series *ratio)
+{
+    printf("  %s: %.2f of epoll's with io_uring, from %.2f to %.2f\n", what,
+           speed_series_median(ratio), speed_series_min(ratio), speed_series_max(ratio));
 }
 
 static void print_result(const struct measured *measured, const struct options *options)
@@ -422,7 +504,7 @@ static void print_result(const struct measured *measured, const struct options *
            " updates of %" PRId64 " bytes a run, median of %u runs\n",
            options->connections, options->in_flight, options->records, options->size,
            measured->ratio.count);
-    for (uint32_t kind = 0; kind < KINDS; kind++) {
+    for (uint32_t kind = 0; kind < measured->kinds; kind++) {
         const struct crew *crew = &measured->crews[kind];
         double per_s = speed_series_median(&crew->per_s);
         printf("  %s:  server %.1f ns/msg, %s/s", kind_names[kind],
@@ -431,9 +513,8 @@ static void print_result(const struct measured *measured, const struct options *
         printf("; the slowest connection had %.2f of the mean\n", speed_series_min(&crew->least));
         if (crew->failed > 0) printf("  NOT verified: %" PRIu64 " failed\n", crew->failed);
     }
-    printf("  server CPU a message: %.2f of epoll's with io_uring, from %.2f to %.2f\n",
-           speed_series_median(&measured->ratio), speed_series_min(&measured->ratio),
-           speed_series_max(&measured->ratio));
+    print_ratio("server CPU a message", &measured->ratio);
+    if (options->bare) print_ratio("with nothing around the two loops", &measured->bare_ratio);
     if (limit > 0) printf("  limit: %s/s\n", report_rate(limit, rate));
 }
 
@@ -452,6 +533,8 @@ static const struct option_spec specs[] = {
      .help = "distinct random keys (10000)"},
     {.name = "runs", .kind = OPTION_NUMBER, FIELD(runs), .shows = "N", .low = 1,
      .high = SPEED_RUNS_MAX, .help = "of each kind, in turn; medians are printed (5)"},
+    {.name = "bare", .kind = OPTION_FLAG, FIELD(bare),
+     .help = "alternate with the same loops and nothing around them"},
     {.name = "limit", .kind = OPTION_FLAG, FIELD(limit),
      .help = "alternate with the machine's limit in the same shape"},
     {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object"},
@@ -467,8 +550,8 @@ static const struct command command_connections = {
         "time that a message costs them while many connections have few requests in flight each.",
     .options = specs,
     .options_count = ARRAY_COUNT(specs),
-    .examples = {"fero bench connections", "fero bench connections -l 1000 --in-flight 10 --limit",
-                 "fero bench connections --runs 9 --json"},
+    .examples = {"fero bench connections --runs 9 --json", "fero bench connections --bare",
+                 "fero bench connections -l 1000 --in-flight 10 --limit"},
 };
 
 static void raise_descriptors(void)
@@ -499,7 +582,7 @@ int bench_connections_main(int argc, char **argv)
             print_json(measured, &options);
         else
             print_result(measured, &options);
-        if (measured->crews[0].failed + measured->crews[1].failed > 0) status = 1;
+        if (measured->crews[KIND_URING].failed + measured->crews[KIND_EPOLL].failed > 0) status = 1;
     }
     memory_put(measured);
     return status;

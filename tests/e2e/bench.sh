@@ -132,6 +132,11 @@ else
     check "its keys" json_keys uring epoll ratio limit_per_s least_of_mean
     run "$FERO" bench connections -l 20 -r 5000 --runs 1
     check "connections for people" has_line 'server CPU a message: [0-9.]+ of epoll.s with io_uring'
+    run "$FERO" bench connections -l 20 --in-flight 3 -r 5000 --runs 2 --bare
+    check "connections beside bare loops" is_status 0
+    check "their ratio" has_line 'nothing around the two loops: [0-9.]+ of epoll.s with io_uring'
+    run "$FERO" bench connections -l 20 -r 5000 --runs 1 --bare --json
+    check "the keys of bare loops" json_keys bare_uring bare_epoll bare_ratio
 fi
 
 # ---- charts ------------------------------------------------------------------------------------
