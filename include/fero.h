@@ -394,7 +394,8 @@ FERO_API int fero_reply(fero_req *req, int32_t status, const fero_val *value);
  * A caller who asked with FERO_STREAM gets each part, others the end only. Each part gives the caller's
  * timeout anew.
  *
- *   FERO_E_AGAIN  the caller has to take some of what it was sent first; FERO_REQ_ROOM says when.
+ *   FERO_E_AGAIN  the caller has to take some of what it was sent first, or to come back from a lost
+ *                 link; FERO_REQ_ROOM says when.
  *   FERO_E_INVAL  it is not retained, or this is another thread than the shard's.
  * and as fero_reply.
  */

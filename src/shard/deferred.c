@@ -492,11 +492,13 @@ static void finish(struct shard *shard, struct deferred *deferred, uint8_t *fram
 
 static int send_part(struct shard *shard, struct deferred *deferred, uint8_t *frame, size_t bytes)
 {
-    if (deferred->home.from == DEFERRED_NO_HOME) {
-        memory_put(frame);
+    bool has_home = deferred->home.from != DEFERRED_NO_HOME;
+    if (!has_home && !deferred->is_orphan) {
+        memory_put(frame); /* nobody wanted to hear of it */
         return 0;
     }
-    bool fits = deferred->room_bytes > 0;
+    /* Who comes back is to get the stream from its first part on: there is no room until then. */
+    bool fits = has_home && deferred->room_bytes > 0;
     if (!fits || !try_send(shard, deferred, frame, bytes, false)) {
         memory_put(frame);
         deferred->wants_room = true;
@@ -561,6 +563,7 @@ bool deferred_takes(struct request_context *context)
     if (deferred->state == DEFERRED_OPEN) {
         deferred->patience_ns = patience_of(request, shard->now_ns);
         set_timer(shard, deferred, deferred->patience_ns);
+        if (deferred->wants_room && deferred->in == IN_NO_LIST) have_news(shard, deferred);
         return true;
     }
     uint8_t *frame = deferred->held;

@@ -10,6 +10,7 @@
 #include "ring/slot.h"
 #include "shard/deep.h"
 #include "tests/sim/partition.h"
+#include "tests/sim/servant.h"
 #include "tests/support/json_tree.h"
 
 #define NOW UINT64_MAX
@@ -254,6 +255,9 @@ static void check_ok(struct history *history, const struct asked *asked, const f
     case ASK_VERB:
         if (!has_value_of(history, asked, &result->value))
             fail_answer(history, asked, result, "not what the handler replied");
+        if (asked->shape == SERVICE_IN_PARTS && asked->id != SERVICE_PARTS)
+            fail_answer(history, asked, result, "parts are left out");
+        if (asked->shape == SERVICE_NEVER) fail_answer(history, asked, result, "nobody replied");
         break;
     }
 }
@@ -271,6 +275,7 @@ static void check_fail(struct history *history, const struct asked *asked,
         break;
     case FERO_E_NOMEM: is_allowed = history->may_be_full; break;
     case FERO_E_TIMEOUT: is_allowed = asked->has_deadline; break;
+    case FERO_E_AGAIN: is_allowed = asked->type == ASK_VERB && asked->shape != 0; break;
     case FERO_E_TYPE:
     case FERO_E_INVAL:
         is_allowed = is_change(asked) && asked->type != ASK_REMOVE && is_of_tree(history, asked) &&
@@ -290,11 +295,21 @@ static void check_unknown(struct history *history, const struct asked *asked,
         is_allowed = asked->has_deadline || (history->may_be_unknown && !asked->is_last);
         break;
     case FERO_E_CLOSED: is_allowed = history->clients[asked->client].is_killed; break;
+    case FERO_E_NOTCONN: is_allowed = asked->id > 0 && history->may_be_unknown; break;
     case FERO_E_STALE: is_allowed = history->may_be_forgotten; break;
     case FERO_E_NOMEM: is_allowed = history->may_be_full; break;
     default: break;
     }
     if (!is_allowed) fail_answer(history, asked, result, "an outcome that may not be unknown");
+}
+
+void history_part(struct history *history, struct asked *asked, const fero_result *result)
+{
+    bool is_stream = asked->type == ASK_VERB && asked->shape == SERVICE_IN_PARTS;
+    if (!is_stream || asked->is_ended) fail_answer(history, asked, result, "a part of no stream");
+    if (result->seq != asked->seq || result->value.type != FERO_T_INT64 ||
+        (uint64_t)result->value.i64 != asked->id++)
+        fail_answer(history, asked, result, "not the part that comes next");
 }
 
 void history_answer(struct history *history, struct asked *asked, const fero_result *result)

@@ -130,6 +130,8 @@ void history_value(const struct history *history, const struct asked *asked, uin
 void history_ask(struct history *history, struct asked *asked, uint64_t seq);
 /* The request that this session numbered so; NULL: there is none. */
 struct asked *history_find(const struct history *history, uint64_t session, uint64_t seq);
+/* A part of a stream. */
+void history_part(struct history *history, struct asked *asked, const fero_result *result);
 /* It ended. */
 void history_answer(struct history *history, struct asked *asked, const fero_result *result);
 /* Reads what a log has got. To be called before anything of that may be compacted. */

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "tests/sim/clock.h"
 #include "tests/sim/partition.h"
+#include "tests/sim/servant.h"
 
 /*
  * When nothing breaks any more, each program asks for every key once more, and may be sure of answers. It may
@@ -66,7 +67,9 @@ static int make(const struct program *program, const struct asked *asked, const 
     case ASK_UPDATE: return fero_update(cache, name, &value, opts, NULL);
     case ASK_REMOVE: return fero_remove(cache, name, opts, NULL);
     case ASK_GET: return fero_get(cache, name, opts, NULL);
-    case ASK_VERB: return fero_send(cache, fero_str("echo"), name, &value, opts, NULL);
+    case ASK_VERB:
+        return fero_send(cache, fero_str(servant_verbs[asked->shape].name), name, &value, opts,
+                         NULL);
     case ASK_ADD: return fero_add(cache, name, &value, opts, NULL);
     case ASK_PUSH: return fero_push(cache, name, &value, opts, NULL);
     case ASK_PATCH: return fero_patch(cache, name, value.s, opts, NULL);
@@ -101,6 +104,8 @@ static int ask(struct program *program, enum ask_type type, uint32_t key, bool i
     asked->cache = (uint16_t)below(program, program->caches_count);
     asked->value_type = below(program, 2) == 0 ? FERO_T_BYTES : FERO_T_STRING;
     if (type == ASK_UPDATE || type == ASK_VERB) asked->value_bytes = draw_value_bytes(program);
+    if (type == ASK_VERB && chance(program, habits->patient))
+        asked->shape = (uint8_t)below(program, SERVANT_VERBS_MAX);
     bool is_deep = program->history->keys[asked->cache][key].is_tree && type != ASK_VERB;
     if (is_deep) go_deep(program, asked);
     bool is_silent =
@@ -110,7 +115,9 @@ static int ask(struct program *program, enum ask_type type, uint32_t key, bool i
     asked->asker = program;
     fero_wopts opts = {.size = sizeof opts, .want = FERO_REPLY, .done = on_done, .ud = asked};
     if (is_silent) opts = (fero_wopts){.size = sizeof opts, .want = (int32_t)below(program, 2)};
-    if (!is_last && !is_silent && chance(program, habits->hurried)) {
+    bool is_mute = type == ASK_VERB && asked->shape == SERVICE_NEVER;
+    if (type == ASK_VERB && asked->shape == SERVICE_IN_PARTS) opts.want = FERO_STREAM;
+    if (is_mute || (!is_last && !is_silent && chance(program, habits->hurried))) {
         asked->has_deadline = true;
         opts.timeout_ms = 1 + (int64_t)below(program, 200);
     }
@@ -139,6 +146,10 @@ static void on_done(const fero_result *result, void *ud)
 {
     struct asked *asked = ud;
     struct program *program = asked->asker;
+    if ((result->flags & FERO_R_MORE) != 0) {
+        history_part(program->history, asked, result);
+        return;
+    }
     history_answer(program->history, asked, result);
     /* Callbacks may ask, too. */
     bool may_ask = program->phase == PROGRAM_RUNS && !program->is_killed &&

@@ -25,6 +25,7 @@ struct habits {
     bool is_monotonous; /* all values have the same size */
     uint32_t silent;    /* in a million: changes that want no answer */
     uint32_t hurried;   /* requests with a deadline of their own */
+    uint32_t patient;   /* verbs that are answered later, or never */
     uint32_t naps;      /* turns after which it does nothing for a while */
     uint64_t nap_ns_max;
     uint64_t think_ns_max; /* between two bursts */

@@ -35,6 +35,7 @@ struct scenario {
     uint32_t caches_count;
     uint32_t keys_count;
     uint32_t trees;     /* of a hundred keys */
+    bool is_forgetful;  /* sessions have little memory */
     uint32_t refuse;    /* of memory, in a million */
     uint32_t stop_rate; /* actors stopped, in a million of milliseconds */
     uint64_t stop_ns_max;
@@ -106,6 +107,7 @@ static void draw_habits(struct scenario *scenario)
         .deep = (uint32_t)world_below(world, 90),
         .silent = sometimes(world, MILLION / 4),
         .hurried = sometimes(world, MILLION / 4),
+        .patient = world_below(world, 2) == 0 ? 0 : MILLION,
         .naps = sometimes(world, 50000),
         .nap_ns_max = PICK(world, 10, 200, 3000) * NS_PER_MS,
         .think_ns_max = PICK(world, 0, 0, 1000, 20000) * NS_PER_US,
@@ -145,6 +147,10 @@ static void draw_options(struct scenario *scenario)
     struct world *world = &scenario->world;
     struct shard_options *options = &scenario->options;
     bool is_tight = world_below(world, 6) == 0;
+    scenario->is_forgetful = world_below(world, 6) == 0;
+    /* One of them fits, with all that it asks for. */
+    if (scenario->is_forgetful)
+        scenario->habits.asks_max = (uint32_t)min_u64(scenario->habits.asks_max, 200);
     *options = (struct shard_options){
         .shards_count = 1 + (uint32_t)world_below(world, 3),
         .idle = world_below(world, 4) == 0 ? IDLE_ADAPTIVE : IDLE_SLEEP,
@@ -152,10 +158,10 @@ static void draw_options(struct scenario *scenario)
         .log_bytes_max = PICK(world, 24, 40, 64) * MIB,
         .history_bytes_max = PICK(world, 1, 1, 3 * MIB, 16 * MIB),
         .garbage_bytes_max = PICK(world, 1, 256 * KIB, 4 * MIB),
-        .sessions_bytes_max = 4 * MIB,
+        .sessions_bytes_max = scenario->is_forgetful ? PICK(world, 10, 20, 50) * KIB : 4 * MIB,
         .outbox_bytes_max = PICK(world, 4 * KIB, 64 * KIB, MIB),
         .links_bytes_max = PICK(world, 2, 64, 64) * MIB,
-        .deferred_max = 8,
+        .deferred_max = (uint32_t)PICK(world, 2, SERVANT_PROMISES_MAX),
         .errors_max = 16,
         .subscriptions_max = PROGRAM_WATCHERS_MAX,
         .unbatched = world_below(world, 10) == 0,
@@ -204,11 +210,13 @@ static void draw_permissions(struct scenario *scenario)
                    scenario->habits.naps > 0;
     /* Whoever subscribes gives up a link on which another shard speaks, and dials it again. */
     bool is_choosy = scenario->habits.watches > 0 && scenario->options.shards_count > 1;
-    history->may_be_unknown = has_trouble || is_slow || is_choosy;
+    history->may_be_unknown = has_trouble || is_slow || is_choosy || scenario->is_forgetful;
     /* Where memory is refused or used up, requests fail for it. */
-    history->may_be_full = scenario->refuse > 0 || scenario->options.history_bytes_max >=
-                                                       scenario->options.log_bytes_max / 2;
-    history->may_reorder = scenario->refuse > 0;
+    history->may_be_full =
+        scenario->refuse > 0 || scenario->is_forgetful ||
+        scenario->options.history_bytes_max >= scenario->options.log_bytes_max / 2;
+    history->may_be_forgotten = scenario->is_forgetful;
+    history->may_reorder = scenario->refuse > 0 || scenario->is_forgetful;
 }
 
 /* ------------------------------------------------------------------------------------ trouble */
@@ -311,7 +319,9 @@ static bool is_node_quiet(void *context)
 {
     const struct scenario *scenario = context;
     for (uint32_t i = 0; i < scenario->options.shards_count; i++)
-        if (scenario->node.shards[i]->counters.connections > 0) return false;
+        if (scenario->node.shards[i]->counters.connections > 0 ||
+            scenario->node.shards[i]->deferreds.count > 0)
+            return false;
     return true;
 }
 

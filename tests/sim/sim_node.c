@@ -21,20 +21,7 @@ void __wrap_log_seal(struct log *log)
     if (current != NULL && log->batch == NULL) history_read_log(current, log);
 }
 
-/* The one verb: answers with the value of its request. */
-static int32_t echo(struct request_context *context, const void *verb)
-{
-    const struct store_request *request = &context->request->store;
-    (void)verb;
-    request_reply(context, reply_code(OUTCOME_OK, ERROR_NONE), (enum value_type)request->flags,
-                  request->body + request->key_len, request->body_bytes - request->key_len);
-    return HANDLED_REPLIED;
-}
-
-static const struct cache_verb verbs[] = {{"echo", echo, NULL}};
 static const char *const cache_names[HISTORY_CACHES_MAX] = {"first", "second"};
-/* As OPENED carries it. */
-static const uint8_t verbs_bytes[] = {FRAME_VERB_FIRST, 4, 'e', 'c', 'h', 'o'};
 
 /* ---------------------------------------------------------------------------------- a shard */
 
@@ -63,6 +50,7 @@ static void shard_main(void *context)
     int err = shard_init(shard, index, io, &node->mailboxes[index], node->shards, node->slot_owner,
                          &node->options);
     ASSERT(err == 0);
+    servant_init(&member->servant, node->world, shard);
     open_caches(member);
     struct address any = address_loopback(7700);
     if (index == 0) ASSERT(io_listen(io, &any, NULL) == 0);
@@ -103,10 +91,10 @@ void sim_node_open(struct sim_node *node, struct world *world, struct network *n
         node->definitions[i] =
             (struct cache_definition){.name = (char *)(uintptr_t)cache_names[i],
                                       .number = i,
-                                      .verbs = (struct cache_verb *)(uintptr_t)verbs,
-                                      .verbs_count = ARRAY_COUNT(verbs),
-                                      .verbs_bytes = (uint8_t *)(uintptr_t)verbs_bytes,
-                                      .verbs_bytes_count = sizeof verbs_bytes};
+                                      .verbs = (struct cache_verb *)(uintptr_t)servant_verbs,
+                                      .verbs_count = SERVANT_VERBS_MAX,
+                                      .verbs_bytes = (uint8_t *)(uintptr_t)servant_verbs_bytes,
+                                      .verbs_bytes_count = servant_verbs_bytes_count};
     for (uint32_t slot = 0; slot < SLOTS_COUNT; slot++)
         node->slot_owner[slot] = (uint16_t)(slot * shards / SLOTS_COUNT);
     node->mailboxes = memory_take(shards * sizeof *node->mailboxes);
@@ -153,6 +141,7 @@ void sim_node_close(struct sim_node *node)
     uint32_t shards = node->options.shards_count;
     current = NULL;
     for (uint32_t i = 0; i < shards; i++) shard_deinit(node->shards[i]);
+    for (uint32_t i = 0; i < shards; i++) servant_deinit(&node->members[i].servant);
     for (uint32_t i = 0; i < shards; i++) {
         memory_put(node->shards[i]);
         actor_close(&node->members[i].actor);
@@ -212,6 +201,9 @@ void sim_node_check_quiet(const struct sim_node *node)
                            shard->crossing[to].promised_bytes, to);
         if (shard->handed_over != 0)
             world_fail(node->world, "shard %u still waits for %u replies", i, shard->handed_over);
+        if (shard->deferreds.count != 0 || !servant_is_idle(&node->members[i].servant))
+            world_fail(node->world, "handlers of shard %u still keep %u requests", i,
+                       shard->deferreds.count);
         if (shard->waiting_count != 0)
             world_fail(node->world, "%u callers of shard %u still wait for room",
                        shard->waiting_count, i);

@@ -10,6 +10,7 @@
 #include "ring/slot.h"
 #include "shard/shard.h"
 #include "tests/sim/history.h"
+#include "tests/sim/servant.h"
 #include "tests/sim/sim_io.h"
 
 struct sim_node;
@@ -18,6 +19,7 @@ struct sim_member {
     struct sim_node *node;
     struct shard *shard;
     struct sim_io *io;
+    struct servant servant;
     struct actor actor;
     char name[24];
 };

@@ -561,6 +561,34 @@ static void a_stream_waits_for_its_reader(void **unused)
     peer_free(&peer);
 }
 
+/* Its first part is what the caller hears first, also where he was away when the handler had it. */
+static void a_stream_waits_for_its_caller_to_come_back(void **unused)
+{
+    (void)unused;
+    struct peer lost = connect_peer(77, 1);
+    peer_ask(&lost, ask_verb(1, "keep", key, ""));
+    node_settle(&node);
+    peer_hang_up(&lost);
+    node_settle(&node);
+    on_shard(reply_parts);
+    assert_int_equal(parts, 0);
+    struct peer peer = connect_peer(77, 2);
+    peer_ask(&peer, ask_verb(1, "keep", key, ""));
+    node_settle(&node);
+    assert_int_equal(calls, 1);
+    assert_int_equal(heard_event, FERO_REQ_ROOM);
+    on_shard(reply_parts);
+    assert_true(parts > 0);
+    const struct frame_prefix *prefix = peer_next_answer(&peer);
+    assert_true((prefix->flags & REPLY_MORE) != 0);
+    on_shard(reply_hello);
+    while ((prefix = peer_next_answer(&peer)) != NULL && (prefix->flags & REPLY_MORE) != 0) {
+    }
+    expect_nothing_left();
+    peer_free(&lost);
+    peer_free(&peer);
+}
+
 /* --------------------------------------------------------------------------------- the default handler */
 
 static fero_result next_result;
@@ -706,6 +734,7 @@ int main(void)
         TEST(another_link_of_the_session_takes_it_over),
         TEST(a_caller_stops_its_request),
         TEST(a_stream_waits_for_its_reader),
+        TEST(a_stream_waits_for_its_caller_to_come_back),
         TEST(next_applies_a_deferred_update),
         TEST(next_after_a_resent_update_applies_it_once),
         TEST(next_of_a_missing_key_tells_the_failure),
