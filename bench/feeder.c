@@ -161,9 +161,25 @@ static struct frame_request frame_of(const struct feeder *feeder, enum feeder_ve
         frame.key_len = 0;
         break;
     }
-    frame.flags |= VALUE_BYTES;
+    enum value_type type = feeder->wanted.type;
+    frame.flags = (uint8_t)(frame.flags | (type != VALUE_UNDEFINED ? type : VALUE_BYTES));
     frame.length = (uint32_t)(FRAME_REQUEST_BYTES + feeder->wanted.message_bytes);
     return frame;
+}
+
+/* An array of small objects, and a string that fills the rest. */
+static void write_json(uint8_t *to, size_t bytes)
+{
+    static const char object[] = "{\"name\":\"david\",\"age\":28},";
+    size_t at = 0;
+    memset(to, '7', bytes);
+    if (bytes < 4) return;
+    to[at++] = '[';
+    for (; at + sizeof object - 1 + 3 <= bytes; at += sizeof object - 1)
+        memcpy(to + at, object, sizeof object - 1);
+    to[at] = '"';
+    to[bytes - 2] = '"';
+    to[bytes - 1] = ']';
 }
 
 /* Writes one request at `to`: the slot is named, as fero's client does. */
@@ -176,6 +192,9 @@ static void write_request(struct feeder *feeder, const struct frame_request *fra
     own.seq = (uint32_t)++feeder->seq;
     own.slot = make_key(feeder->numbers != NULL ? feeder->numbers[key] : key, body);
     if (frame->key_len == 0) own.slot = FRAME_SLOT_ANY;
+    size_t value_bytes = frame->length - sizeof own - frame->key_len;
+    if ((frame->flags & FRAME_VALUE_TYPE) == VALUE_JSON)
+        write_json(body + frame->key_len, value_bytes);
     memcpy(to, &own, sizeof own);
 }
 

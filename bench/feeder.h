@@ -24,6 +24,7 @@ struct feeder_options {
     bool crosses;         /* half of the keys are the second shard's; else none */
     uint64_t keys;        /* different ones, numbered from 0 */
     size_t message_bytes; /* key and value */
+    enum value_type type; /* bytes, a string or JSON; 0: bytes */
     size_t log_bytes_max; /* of a shard, as the next two */
     size_t history_bytes_max;
     size_t garbage_bytes_max;

@@ -29,6 +29,7 @@ struct turn_options {
     int64_t history;
     int32_t verb;     /* enum feeder_verb */
     int32_t crossing; /* index of crossing_names */
+    int32_t type;     /* index of type_names */
     bool json;
 };
 
@@ -69,6 +70,8 @@ static const char *build_name(void)
 }
 
 static const char *const verb_names[] = {"update", "get", "echo", NULL};
+static const char *const type_names[] = {"bytes", "string", "json", NULL};
+static const enum value_type types[] = {VALUE_BYTES, VALUE_STRING, VALUE_JSON};
 static const char *const crossing_names[] = {"none", "half", NULL};
 
 static void print_figures(const struct turn_options *options, const struct turn_figures *figures,
@@ -79,12 +82,13 @@ static void print_figures(const struct turn_options *options, const struct turn_
     double share = (double)crossed / messages;
     double per_key = (double)memory_bytes / (double)options->keys;
     if (options->json)
-        printf("{\"bench\":\"turn\",\"verb\":\"%s\",\"message_bytes\":%lld,\"keys\":%lld,"
+        printf("{\"bench\":\"turn\",\"verb\":\"%s\",\"type\":\"%s\",\"message_bytes\":%lld,"
+               "\"keys\":%lld,"
                "\"messages\":%lld,\"shards\":%lld,\"crossed_share\":%.3f,\"build\":\"%s\","
                "\"ns_per_msg\":%.2f,\"memory_bytes_per_key\":%.1f}\n",
-               verb_names[options->verb], (long long)options->size, (long long)options->keys,
-               (long long)options->messages, (long long)options->shards, share, build_name(), ns,
-               per_key);
+               verb_names[options->verb], type_names[options->type], (long long)options->size,
+               (long long)options->keys, (long long)options->messages, (long long)options->shards,
+               share, build_name(), ns, per_key);
     else
         printf("%s of %lld bytes over %lld keys, %.0f %% crossing a lane: %.1f ns a message "
                "(%.1f M/s), %.0f bytes of memory a key\n",
@@ -100,6 +104,7 @@ static void run(struct feeder *feeder, const struct turn_options *options)
                                     .crosses = options->crossing != 0,
                                     .keys = (uint64_t)options->keys,
                                     .message_bytes = (size_t)options->size,
+                                    .type = types[options->type],
                                     .log_bytes_max = 4 * GIB,
                                     .history_bytes_max = (size_t)options->history,
                                     .garbage_bytes_max = (size_t)options->history * 6};
@@ -128,6 +133,8 @@ static const struct option_spec turn_specs[] = {
      .help = "of a message, key and value (100)"},
     {.name = "verb", .kind = OPTION_CHOICE, FIELD(verb), .shows = "update, get, echo",
      .choices = verb_names, .help = "what a message asks for (update)"},
+    {.name = "type", .kind = OPTION_CHOICE, FIELD(type), .shows = "bytes, string, json",
+     .choices = type_names, .help = "of the values (bytes)"},
     {.name = "shards", .kind = OPTION_NUMBER, FIELD(shards), .shows = "N", .low = 1,
      .high = FEEDER_SHARDS_MAX, .help = "1 or 2, in one thread (1)"},
     {.name = "crossing", .kind = OPTION_CHOICE, FIELD(crossing), .shows = "none, half",

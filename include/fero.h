@@ -59,9 +59,8 @@ typedef struct fero_slice {
     size_t len; /* bytes */
 } fero_slice;
 
-/* Strings and JSON text of whole partitions are stored and given back as they are: whether they are
-   UTF-8 or JSON is checked when something inside of them is asked for. What goes inside of a partition
-   is checked at once. */
+/* A value is stored and given back as it is. A string that is not UTF-8 and JSON text that is not one
+   JSON value, at most 512 levels deep, are refused with FERO_E_TYPE. */
 
 #define FERO_T_UNDEFINED 0
 #define FERO_T_STRING 1 /* UTF-8 */

@@ -77,9 +77,11 @@ const struct command command_set = {
         "KEY may lead inside of a value: 28.email is the field \"email\" of 28, 28.list.0 the "
         "first\n"
         "element of an array; \"\\.\" is a dot inside of a name.\n"
-        "VALUE is JSON where it reads as JSON (28, true, null, \"28\", {\"a\":1}), else a string;\n"
-        "\"-\" reads it from the standard input. Prints the offset of the change in the log of\n"
-        "the key's partition.",
+        "VALUE is JSON where it reads as JSON (28, true, null, \"28\", {\"a\":1}), else a string, "
+        "or\n"
+        "bytes where it is not UTF-8; with --type it must be what that says. \"-\" reads it from "
+        "the\n"
+        "standard input. Prints the offset of the change in the log of the key's partition.",
     .options = set_specs,
     .options_count = sizeof set_specs / sizeof set_specs[0],
     .arguments_min = 3,

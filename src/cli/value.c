@@ -181,8 +181,8 @@ void value_put_plain(FILE *to, const fero_val *value)
 }
 
 /*
- * As it was stored, but in one line: whoever reads lines finds an object in each. A node does not
- * read the text that it keeps, so it may as well be none; then it is a string.
+ * As it was stored, but in one line: whoever reads lines finds an object in each. What a handler
+ * replies with is read by nobody before us, so it may as well be none; then it is a string.
  */
 static void put_json_text(FILE *to, const char *text, size_t bytes)
 {

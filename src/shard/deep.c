@@ -1,15 +1,12 @@
 #include "shard/deep.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "base/assert.h"
 #include "base/memory.h"
 #include "ring/slot.h"
-#include "wire/utf8.h"
+#include "shard/store_refusal.h"
 
-/* Of a key, so much is shown. */
-#define SHOWN_BYTES 64
 /* The number that an owner gives, with its dot. */
 #define ID_BYTES_MAX 12
 /* All records of a patch lie in one unit. */
@@ -17,61 +14,28 @@
 
 /* ---------------------------------------------------------------------------------- refusals */
 
-__attribute__((format(printf, 3, 4))) static enum store_result
-refuse(struct store *store, enum reply_error error, const char *format, ...)
-{
-    struct store_refusal *refusal = &store->refusal;
-    va_list arguments;
-    va_start(arguments, format);
-    int bytes = vsnprintf(refusal->text, sizeof refusal->text, format, arguments);
-    va_end(arguments);
-    refusal->error = error;
-    refusal->format = format;
-    refusal->bytes = min_u64((uint64_t)bytes, sizeof refusal->text - 1);
-    return STORE_REFUSED;
-}
-
-/* A key as it can be shown to people. */
-struct shown {
-    char text[SHOWN_BYTES + 4];
-};
-
-static struct shown show(const void *key, size_t bytes)
-{
-    struct shown shown;
-    const uint8_t *from = key;
-    size_t some = min_u64(bytes, SHOWN_BYTES);
-    while (some < bytes && some > 0 && (from[some] & 0xc0) == 0x80) some--;
-    bool is_utf8 = utf8_is_text(from, some);
-    for (size_t i = 0; i < some; i++) {
-        bool is_plain = from[i] >= 0x20 && from[i] != 0x7f && (from[i] < 0x80 || is_utf8);
-        shown.text[i] = is_plain ? (char)from[i] : '?';
-    }
-    memcpy(shown.text + some, some < bytes ? "..." : "", some < bytes ? 4 : 1);
-    return shown;
-}
-
 /* What the first `at` parts of a path lead to. */
 static struct shown show_path(const struct path *path, uint32_t at)
 {
-    return show(path->key.data, at == 0 ? path->partition_bytes : path->parts[at - 1].end);
+    return shown_of(path->key.data, at == 0 ? path->partition_bytes : path->parts[at - 1].end);
 }
 
 static enum store_result refuse_path(struct store *store, const struct path *path,
                                      enum path_result result)
 {
-    struct shown shown = show(path->key.data, path->key.size);
+    struct shown shown = shown_of(path->key.data, path->key.size);
     switch (result) {
     case PATH_OK: break;
     case PATH_EMPTY_PART:
-        return refuse(store, ERROR_INVALID,
-                      "key \"%s\" has an empty part: \"\\.\" is a dot inside of a part",
-                      shown.text);
+        return store_refuse(store, ERROR_INVALID,
+                            "key \"%s\" has an empty part: \"\\.\" is a dot inside of a part",
+                            shown.text);
     case PATH_TOO_DEEP:
-        return refuse(store, ERROR_INVALID, "key \"%s\" has more than %d parts", shown.text,
-                      PATH_PARTS_MAX + 1);
+        return store_refuse(store, ERROR_INVALID, "key \"%s\" has more than %d parts", shown.text,
+                            PATH_PARTS_MAX + 1);
     case PATH_NOT_UTF8:
-        return refuse(store, ERROR_INVALID, "key \"%s\" has a part that is not UTF-8", shown.text);
+        return store_refuse(store, ERROR_INVALID, "key \"%s\" has a part that is not UTF-8",
+                            shown.text);
     }
     return STORE_OK;
 }
@@ -185,17 +149,6 @@ static const struct change *grip_record(const struct store *store, const struct 
     return grip->record != 0 ? change_at(store->segments, grip->record) : NULL;
 }
 
-static bool is_checked_json(const struct change *change)
-{
-    return jsontext_is_valid(change_value(change), change_value_bytes(change));
-}
-
-static enum store_result refuse_json(struct store *store, struct bytes partition)
-{
-    return refuse(store, ERROR_TYPE, "the value of \"%s\" is not JSON, as its type says",
-                  show(partition.data, partition.size).text);
-}
-
 /*
  * Makes a tree where there is none. What was made is the table's only after grip_keep. `urgent` as in
  * log_reserve.
@@ -206,9 +159,6 @@ static enum store_result grip_make(struct store *store, struct grip *grip, struc
     struct forest *forest = &store->forest;
     const struct change *change = grip_record(store, grip);
     if (grip->root != 0) return STORE_OK;
-    if (change != NULL && change->type != FRAME_REMOVE && change_value_type(change) == VALUE_JSON &&
-        !is_checked_json(change))
-        return refuse_json(store, partition);
     if (!cells_reserve(&forest->cells, tree_make_needs(partition.size), urgent))
         return STORE_NO_MEMORY;
     if (grip->entry == NULL) {
@@ -415,20 +365,6 @@ static struct bytes request_value(const struct store_request *request)
     return (struct bytes){request->body + request->key_len, request->body_bytes - request->key_len};
 }
 
-/* What becomes part of JSON must be what its type says. */
-static enum store_result check_value(struct store *store, const struct store_request *request)
-{
-    struct bytes value = request_value(request);
-    if (request->flags == VALUE_STRING && !utf8_is_text(value.data, value.size))
-        return refuse(store, ERROR_TYPE,
-                      "the string for \"%s\" is not UTF-8: bytes may be anything",
-                      show(request->body, request->key_len).text);
-    if (request->flags == VALUE_JSON && !jsontext_is_valid(value.data, value.size))
-        return refuse(store, ERROR_TYPE, "the value for \"%s\" is not valid JSON",
-                      show(request->body, request->key_len).text);
-    return STORE_OK;
-}
-
 /* Whether something can be put where the path leads to, and why not. */
 static enum store_result check_way(struct store *store, const struct deep *deep, bool is_leaf)
 {
@@ -436,12 +372,12 @@ static enum store_result check_way(struct store *store, const struct deep *deep,
     const struct path *path = &deep->path;
     struct shown shown = show_path(path, place->at);
     if (place->found == TREE_BLOCKED)
-        return refuse(store, ERROR_TYPE, "\"%s\" is %s: only objects and arrays have parts",
-                      shown.text, place_text(store, place));
+        return store_refuse(store, ERROR_TYPE, "\"%s\" is %s: only objects and arrays have parts",
+                            shown.text, place_text(store, place));
     if (place->found == TREE_BAD_INDEX) {
         const struct path_part *part = &path->parts[place->at];
-        return refuse(store, ERROR_INVALID, "\"%s\" is an array, in which \"%s\" is no index",
-                      shown.text, show(part->name, part->bytes).text);
+        return store_refuse(store, ERROR_INVALID, "\"%s\" is an array, in which \"%s\" is no index",
+                            shown.text, shown_of(part->name, part->bytes).text);
     }
     if (place->found != TREE_ABSENT || !place->is_array) return STORE_OK;
     uint32_t index = 0;
@@ -449,9 +385,9 @@ static enum store_result check_way(struct store *store, const struct deep *deep,
     ASSERT(is_index);
     bool is_last = place->at + 1 == path->count;
     if (is_last && is_leaf && index <= place->length) return STORE_OK;
-    return refuse(store, ERROR_INVALID,
-                  "\"%s\" has %lu elements and none at %lu: push adds one at its end", shown.text,
-                  (unsigned long)place->length, (unsigned long)index);
+    return store_refuse(store, ERROR_INVALID,
+                        "\"%s\" has %lu elements and none at %lu: push adds one at its end",
+                        shown.text, (unsigned long)place->length, (unsigned long)index);
 }
 
 /* Whether the last part of the path is an index. */
@@ -491,7 +427,7 @@ static enum store_result update(struct store *store, struct deep *deep,
     deep->draft.flags = request->flags;
     deep->draft.value_bytes = value.size;
     if (deep->path.count == 0) return make_flat(store, deep, value.data, changed);
-    enum store_result result = check_value(store, request);
+    enum store_result result = store_check_value(store, request);
     if (result == STORE_OK) result = check_way(store, deep, true);
     if (result != STORE_OK) return result;
     deep->draft.flags |= CHANGE_DEEP | in_array_flag(deep);
@@ -540,8 +476,8 @@ static enum store_result path_extend(struct store *store, struct path *path, uin
     key[bytes] = '.';
     size_t end = bytes + 1 + path_escape(key + bytes + 1, name.data, name.size);
     if (end > FRAME_KEY_BYTES_MAX)
-        return refuse(store, ERROR_TOO_BIG, "a key of %zu bytes is over the limit of %d", end,
-                      FRAME_KEY_BYTES_MAX);
+        return store_refuse(store, ERROR_TOO_BIG, "a key of %zu bytes is over the limit of %d", end,
+                            FRAME_KEY_BYTES_MAX);
     path->parts[path->count++] = (struct path_part){name.data, (uint16_t)name.size, (uint16_t)end};
     path->key = (struct bytes){key, end};
     return STORE_OK;
@@ -558,7 +494,7 @@ static enum store_result write_next(struct store *store, struct deep *deep, uint
     struct path path = deep->path;
     struct draft draft = deep->draft;
     enum store_result result = path_extend(store, &path, key, name);
-    if (result == STORE_OK) result = check_value(store, draft.request);
+    if (result == STORE_OK) result = store_check_value(store, draft.request);
     if (result != STORE_OK) return result;
     draft.type = FRAME_ADD;
     draft.value_bytes = value.size;
@@ -616,9 +552,9 @@ static enum store_result check_container(struct store *store, const struct deep 
         *text = (struct jsontext){0};
         if (tree_twig(&store->forest, place->twig)->kind == container->kind) return STORE_OK;
     }
-    return refuse(store, ERROR_TYPE, "\"%s\" is %s: %s",
-                  show_path(&deep->path, deep->path.count).text, place_text(store, place),
-                  container->refusal);
+    return store_refuse(store, ERROR_TYPE, "\"%s\" is %s: %s",
+                        show_path(&deep->path, deep->path.count).text, place_text(store, place),
+                        container->refusal);
 }
 
 static enum store_result push(struct store *store, struct deep *deep, const struct change **changed)
@@ -654,8 +590,8 @@ static enum store_result add(struct store *store, struct deep *deep, const struc
     else if (!is_nothing(store, place))
         highest = tree_highest_id(&store->forest, place->twig);
     if (highest >= UINT32_MAX - 1)
-        return refuse(store, ERROR_TOO_BIG, "\"%s\" has the highest number that there is",
-                      show_path(&deep->path, deep->path.count).text);
+        return store_refuse(store, ERROR_TOO_BIG, "\"%s\" has the highest number that there is",
+                            show_path(&deep->path, deep->path.count).text);
     deep->draft.flags = deep->draft.request->flags | CHANGE_DEEP;
     return write_next(store, deep, highest + 1, changed);
 }
@@ -700,9 +636,9 @@ static enum store_result patch_measure(struct store *store, const struct deep *d
         struct jsontext_value value;
         struct bytes name;
         if (!field_name(patch, &member, &name))
-            return refuse(store, ERROR_INVALID,
-                          "a field's name has %zu bytes, but 1 to %d are right", name.size,
-                          FRAME_KEY_BYTES_MAX);
+            return store_refuse(store, ERROR_INVALID,
+                                "a field's name has %zu bytes, but 1 to %d are right", name.size,
+                                FRAME_KEY_BYTES_MAX);
         enum store_result result = path_extend(store, &path, patch->key, name);
         if (result != STORE_OK) return result;
         jsontext_value(&value, member.value);
@@ -712,8 +648,9 @@ static enum store_result patch_measure(struct store *store, const struct deep *d
         patch->fields++;
     }
     if (patch->bytes <= PATCH_BYTES_MAX) return STORE_OK;
-    return refuse(store, ERROR_TOO_BIG, "a patch of %zu bytes in the log, but %zu are the most",
-                  patch->bytes, PATCH_BYTES_MAX);
+    return store_refuse(store, ERROR_TOO_BIG,
+                        "a patch of %zu bytes in the log, but %zu are the most", patch->bytes,
+                        PATCH_BYTES_MAX);
 }
 
 /* The second way: makes the changes, for which there is room. */
@@ -759,7 +696,8 @@ static enum store_result patch(struct store *store, struct deep *deep,
                      jsontext_is_valid(value.data, value.size) &&
                      jsontext_kind(jsontext_of(value.data, value.size)) == JSONTEXT_OBJECT;
     if (!is_object)
-        return refuse(store, ERROR_TYPE, "a patch is a JSON object of fields such as {\"age\":28}");
+        return store_refuse(store, ERROR_TYPE,
+                            "a patch is a JSON object of fields such as {\"age\":28}");
     enum store_result result = check_container(store, deep, &patch_object, &text);
     if (result != STORE_OK) return result;
     patch.object = jsontext_of(value.data, value.size);
@@ -784,11 +722,11 @@ enum store_result deep_insert(struct store *store, const struct store_request *r
 {
     struct store_request insert = *request;
     enum store_result result = store_get(store, request, changed);
-    struct shown shown = show(request->body, request->key_len);
+    struct shown shown = shown_of(request->body, request->key_len);
     if (deep_is_key(request->body, request->key_len))
-        return refuse(store, ERROR_INVALID, "key \"%s\" is not a partition's", shown.text);
+        return store_refuse(store, ERROR_INVALID, "key \"%s\" is not a partition's", shown.text);
     if (result != STORE_NO_KEY)
-        return refuse(store, ERROR_CONFLICT, "there is a key \"%s\" already", shown.text);
+        return store_refuse(store, ERROR_CONFLICT, "there is a key \"%s\" already", shown.text);
     insert.type = FRAME_ADD;
     return store_update(store, &insert, changed);
 }
@@ -829,7 +767,7 @@ static enum store_result get_in_flat(struct store *store, const struct deep *dee
     struct tree_place place = {.twig = 0};
     if (change == NULL || change->type == FRAME_REMOVE) return STORE_NO_KEY;
     if (change_value_type(change) != VALUE_JSON) return STORE_NO_KEY;
-    if (!is_checked_json(change)) return refuse_json(store, partition_of(&deep->path));
+    DEBUG_ASSERT(jsontext_is_valid(change_value(change), change_value_bytes(change)));
     struct jsontext text = jsontext_of(change_value(change), change_value_bytes(change));
     tree_find_in_text(&deep->path, 0, text, &place);
     if (place.found != TREE_TEXT) return STORE_NO_KEY;

@@ -10,6 +10,7 @@
 #include "shard/compact.h"
 #include "shard/cursor.h"
 #include "shard/deep.h"
+#include "shard/store_refusal.h"
 
 _Static_assert(SEGMENT_SLOTS == SLOTS_COUNT, "the index has a chain for every slot");
 
@@ -160,11 +161,18 @@ void store_note_id(struct store *store, const uint8_t *name, size_t bytes)
     store_relaxed_u64(store->highest_id, id);
 }
 
+/* Whether its value has to be looked at: see store_check_value. */
+static ALWAYS_INLINE bool has_text(const struct store_request *request)
+{
+    return request->flags == VALUE_STRING || request->flags == VALUE_JSON;
+}
+
 /* The first change of a key, or the first after its removal was forgotten. */
 static NO_INLINE enum store_result insert(struct store *store, const struct store_request *request,
                                           const struct change **changed)
 {
     if (is_deep(store, request)) return STORE_DEEP;
+    if (has_text(request) && store_check_value(store, request) != STORE_OK) return STORE_REFUSED;
     uint16_t slot = slot_of_key(request->body, request->key_len);
     if (request->slot != FRAME_SLOT_ANY && request->slot != slot) return STORE_WRONG_SLOT;
     /* The entry first: an appended change cannot be taken back without a truncation. */
@@ -199,6 +207,7 @@ enum store_result store_update(struct store *store, const struct store_request *
 {
     uint64_t *entry = current_entry(store, request);
     if (UNLIKELY(entry == NULL)) return insert(store, request, changed);
+    if (has_text(request) && store_check_value(store, request) != STORE_OK) return STORE_REFUSED;
     const struct change *old = change_at(store->segments, entry_address(*entry));
     if (UNLIKELY(request->slot != FRAME_SLOT_ANY && request->slot != old->slot))
         return STORE_WRONG_SLOT;

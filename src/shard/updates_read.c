@@ -29,6 +29,19 @@ static bool is_plain(struct reader *reader, uint64_t first)
     return true;
 }
 
+/* Frames whose values are to be looked at: what their type says cannot be seen from their size. */
+static ALWAYS_INLINE bool have_text(const struct shape *shape)
+{
+    return (shape->first >> 40 & FRAME_VALUE_TYPE) != VALUE_BYTES;
+}
+
+static NO_INLINE bool is_right_text(const struct shape *shape, const uint8_t *frame)
+{
+    size_t at = FRAME_REQUEST_BYTES + shape->key_bytes;
+    return value_text_is_valid((enum value_type)(shape->first >> 40 & FRAME_VALUE_TYPE), frame + at,
+                               (uint32_t)shape->first - at);
+}
+
 static ALWAYS_INLINE void take_in(const struct table *table, struct plain *plain, unsigned i,
                                   const uint8_t *frame, uint64_t hash)
 {
@@ -55,6 +68,7 @@ static NO_INLINE bool read_frame(struct reader *reader, struct plain *plain, uns
 {
     const uint8_t *frame = reader->at;
     if (!is_plain_next(reader)) return false;
+    if (have_text(&reader->shape) && !is_right_text(&reader->shape, frame)) return false;
     size_t key_bytes = reader->shape.key_bytes;
     const uint8_t *key = frame + FRAME_REQUEST_BYTES;
     take_in(reader->table, plain, i, frame, hash_key(key, key_bytes, reader->hash_seed));
@@ -100,6 +114,18 @@ static ALWAYS_INLINE bool are_alike_4(const uint8_t *frame, size_t padded, uint6
 }
 #endif
 
+/* Of the frames from number `i` to `end`, gives back those from the first with a wrong text on. */
+static NO_INLINE unsigned give_back(struct reader *reader, const struct plain *plain, unsigned i,
+                                    unsigned end)
+{
+    for (; i < end; i++) {
+        if (is_right_text(&reader->shape, plain->frame[i])) continue;
+        reader->at = plain->frame[i];
+        break;
+    }
+    return i;
+}
+
 /*
  * Reads frames of the last one's shape whose keys have 8 bytes, from number `i` of the group on.
  * Returns the number behind the last. Whether they are of the reader's cache, the third pass finds.
@@ -112,6 +138,7 @@ static ALWAYS_INLINE unsigned read_alike(struct reader *reader, struct plain *pl
     size_t padded = reader->shape.padded;
     const uint8_t *frame = reader->at;
     size_t left = (size_t)(reader->end - frame);
+    unsigned begin = i;
     unsigned end = PACE;
     if (reader->shape.key_bytes != 8) return i;
     if (UNLIKELY(left < (PACE - i) * padded)) end = i + (unsigned)(left / padded);
@@ -126,7 +153,7 @@ static ALWAYS_INLINE unsigned read_alike(struct reader *reader, struct plain *pl
     for (; i < end && LIKELY(load_u64(frame) == first); i++, frame += padded)
         take_in(&table, plain, i, frame, hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
     reader->at = frame;
-    return i;
+    return UNLIKELY(have_text(&reader->shape)) ? give_back(reader, plain, begin, i) : i;
 }
 
 /* Reads up to PACE frames; fewer end the run. */
@@ -214,11 +241,13 @@ static ALWAYS_INLINE void read_alike_of_any(struct reader *reader, struct group 
     /* Near the end of the room one by one is right, too. */
     if (bundles->bytes_left < (size_t)room * shape.padded) room = 0;
     const struct foreign *end = begin + min_u64(room, bundles->count_left);
+    bool has_text = have_text(&shape);
     for (; own < PACE && frame <= last; frame += shape.padded) {
         if (UNLIKELY(load_u64(frame) != shape.first)) break;
         if (UNLIKELY(load_u16(frame + 8) != cache)) break;
         uint32_t owner = owner_of(reader->shard, frame, 8);
         if (owner == index) {
+            if (UNLIKELY(has_text) && !is_right_text(&shape, frame)) break;
             take_in(reader->table, &group->own, own++, frame,
                     hash_key_8(load_u64(frame + FRAME_REQUEST_BYTES), hash));
             continue;

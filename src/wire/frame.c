@@ -3,6 +3,8 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "wire/jsontext.h"
+#include "wire/utf8.h"
 
 #define EXTENSION_KINDS_MAX 32
 
@@ -150,4 +152,10 @@ bool value_is_valid(enum value_type type, const void *data, size_t size)
     if (bytes == -2) return false;
     if (bytes >= 0 && size != (size_t)bytes) return false;
     return type != VALUE_BOOL || *(const uint8_t *)data <= 1;
+}
+
+bool value_text_is_valid(enum value_type type, const void *data, size_t size)
+{
+    if (type == VALUE_STRING) return utf8_is_text(data, size);
+    return type != VALUE_JSON || jsontext_is_valid(data, size);
 }

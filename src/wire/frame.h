@@ -235,3 +235,5 @@ size_t extensions_encode(const struct extensions *extensions, void *data);
 int value_type_bytes(enum value_type type);
 /* Whether a value of `type` may have these bytes (its size, a boolean's 0 or 1). */
 bool value_is_valid(enum value_type type, const void *data, size_t size);
+/* Whether a string is UTF-8 and JSON is JSON; true for other types. */
+bool value_text_is_valid(enum value_type type, const void *data, size_t size);

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/attr.h"
 #include "wire/utf8.h"
 
 /* The longest text of a number that is copied to be read; a longer one stays text. */
@@ -27,8 +28,9 @@ struct scanner {
     const uint8_t *end;
 };
 
-static bool is_space(uint8_t byte)
+static ALWAYS_INLINE bool is_space(uint8_t byte)
 {
+    if (LIKELY(byte > ' ')) return false;
     return byte == ' ' || byte == '\n' || byte == '\r' || byte == '\t';
 }
 
@@ -37,19 +39,19 @@ static bool is_digit(uint8_t byte)
     return byte >= '0' && byte <= '9';
 }
 
-static void skip_space(struct scanner *scanner)
+static ALWAYS_INLINE void skip_space(struct scanner *scanner)
 {
     while (scanner->at < scanner->end && is_space(*scanner->at)) scanner->at++;
 }
 
-static bool take(struct scanner *scanner, char wanted)
+static ALWAYS_INLINE bool take(struct scanner *scanner, char wanted)
 {
     if (scanner->at == scanner->end || *scanner->at != (uint8_t)wanted) return false;
     scanner->at++;
     return true;
 }
 
-static bool take_digits(struct scanner *scanner)
+static ALWAYS_INLINE bool take_digits(struct scanner *scanner)
 {
     const uint8_t *begin = scanner->at;
     while (scanner->at < scanner->end && is_digit(*scanner->at)) scanner->at++;
@@ -118,8 +120,8 @@ static size_t read_escape(const uint8_t *at, const uint8_t *end, uint32_t *chara
     return 12;
 }
 
-/* Bytes at `at` that stand for themselves in a string, 8 at a time. */
-static size_t plain_run(const uint8_t *at, const uint8_t *end)
+/* Bytes at `at` that stand for themselves in a string, and are ASCII. */
+static ALWAYS_INLINE size_t plain_run(const uint8_t *at, const uint8_t *end)
 {
     const uint64_t ones = 0x0101010101010101u;
     const uint64_t highs = ones << 7;
@@ -131,8 +133,11 @@ static size_t plain_run(const uint8_t *at, const uint8_t *end)
         uint64_t backslash = word ^ (ones * '\\');
         uint64_t found = ((quote - ones) & ~quote) | ((backslash - ones) & ~backslash) |
                          (word - ones * 0x20) | word;
-        if ((found & highs) != 0) break;
+        found &= highs;
+        /* Borrows make bits above the lowest one doubtful, but never that one. */
+        if (found != 0) return (size_t)(at - begin) + (size_t)__builtin_ctzll(found) / 8;
     }
+    while (at < end && *at >= 0x20 && *at < 0x80 && *at != '"' && *at != '\\') at++;
     return (size_t)(at - begin);
 }
 
@@ -165,7 +170,7 @@ struct nesting {
     unsigned depth;
 };
 
-static bool nesting_open(struct nesting *nesting, bool is_object)
+static ALWAYS_INLINE bool nesting_open(struct nesting *nesting, bool is_object)
 {
     if (nesting->depth == JSONTEXT_DEPTH_MAX) return false;
     uint64_t *word = &nesting->is_object[nesting->depth / 64];
@@ -175,13 +180,13 @@ static bool nesting_open(struct nesting *nesting, bool is_object)
     return true;
 }
 
-static bool in_object(const struct nesting *nesting)
+static ALWAYS_INLINE bool in_object(const struct nesting *nesting)
 {
     unsigned at = nesting->depth - 1;
     return (nesting->is_object[at / 64] >> at % 64 & 1) != 0;
 }
 
-static bool take_name(struct scanner *scanner)
+static ALWAYS_INLINE bool take_name(struct scanner *scanner)
 {
     skip_space(scanner);
     if (!take(scanner, '"') || !take_string(scanner)) return false;
@@ -203,7 +208,7 @@ static bool take_scalar(struct scanner *scanner)
 }
 
 /* Behind a value: closes what ends here, and goes to the next value. False: broken, or the end. */
-static bool take_between(struct scanner *scanner, struct nesting *nesting)
+static ALWAYS_INLINE bool take_between(struct scanner *scanner, struct nesting *nesting)
 {
     while (nesting->depth > 0) {
         skip_space(scanner);
@@ -216,7 +221,8 @@ static bool take_between(struct scanner *scanner, struct nesting *nesting)
 }
 
 /* Opens the container at hand. True: a value follows. `ended`: it is empty, or broken. */
-static bool take_open(struct scanner *scanner, struct nesting *nesting, bool *is_broken)
+static ALWAYS_INLINE bool take_open(struct scanner *scanner, struct nesting *nesting,
+                                    bool *is_broken)
 {
     bool is_object = *scanner->at++ == '{';
     *is_broken = !nesting_open(nesting, is_object);
@@ -231,26 +237,37 @@ static bool take_open(struct scanner *scanner, struct nesting *nesting, bool *is
     return !*is_broken;
 }
 
-bool jsontext_is_valid(const void *text, size_t bytes)
+/* Takes one whole value and space around it. False: the scanner is at what is wrong, or at the end. */
+static ALWAYS_INLINE bool take_text(struct scanner *scanner)
 {
-    struct scanner scanner = {text, (const uint8_t *)text + bytes};
     struct nesting nesting = {.depth = 0};
-    if (bytes == 0) return false;
     do {
         bool is_broken = false;
         bool goes_in = false;
-        skip_space(&scanner);
-        if (scanner.at < scanner.end && (*scanner.at == '{' || *scanner.at == '['))
-            goes_in = take_open(&scanner, &nesting, &is_broken);
+        skip_space(scanner);
+        if (scanner->at < scanner->end && (*scanner->at == '{' || *scanner->at == '['))
+            goes_in = take_open(scanner, &nesting, &is_broken);
         else
-            is_broken = !take_scalar(&scanner);
+            is_broken = !take_scalar(scanner);
         if (is_broken) return false;
         if (goes_in) continue;
         if (nesting.depth == 0) break;
-        if (!take_between(&scanner, &nesting)) break;
+        if (!take_between(scanner, &nesting)) break;
     } while (true);
-    skip_space(&scanner);
-    return nesting.depth == 0 && scanner.at == scanner.end;
+    skip_space(scanner);
+    return nesting.depth == 0 && scanner->at == scanner->end;
+}
+
+bool jsontext_is_valid(const void *text, size_t bytes)
+{
+    struct scanner scanner = {text, (const uint8_t *)text + bytes};
+    return bytes > 0 && take_text(&scanner);
+}
+
+size_t jsontext_valid_bytes(const void *text, size_t bytes)
+{
+    struct scanner scanner = {text, (const uint8_t *)text + bytes};
+    return bytes > 0 && !take_text(&scanner) ? (size_t)(scanner.at - (const uint8_t *)text) : bytes;
 }
 
 /* ------------------------------------------------------------------- reading what was checked */

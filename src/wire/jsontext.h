@@ -32,6 +32,8 @@ enum jsontext_kind {
  * surrogates, at most JSONTEXT_DEPTH_MAX deep.
  */
 bool jsontext_is_valid(const void *text, size_t bytes);
+/* Where it is not: how many bytes may be the beginning of such a value; all, if it ends too early. */
+size_t jsontext_valid_bytes(const void *text, size_t bytes);
 
 /* A value inside of checked text: from its first byte on. */
 struct jsontext {

@@ -36,15 +36,40 @@ static inline size_t utf8_ascii_run(const uint8_t *text, size_t bytes)
     return at;
 }
 
-static inline bool utf8_is_text(const void *data, size_t bytes)
+/* Bytes at the start of `data` that are UTF-8. */
+static inline size_t utf8_text_bytes(const void *data, size_t bytes)
 {
     const uint8_t *text = (const uint8_t *)data;
-    for (size_t at = 0; at < bytes;) {
+    size_t at = 0;
+    while (at < bytes) {
         at += utf8_ascii_run(text + at, bytes - at);
-        if (at == bytes) return true;
+        if (at == bytes) break;
         size_t step = utf8_bytes_of(text + at, bytes - at);
-        if (step == 0) return false;
+        if (step == 0) break;
         at += step;
     }
-    return true;
+    return at;
+}
+
+/* Whether it is ASCII, as most text is: the last 8 bytes overlap those before. */
+static inline bool utf8_is_ascii(const void *data, size_t bytes)
+{
+    const uint8_t *text = (const uint8_t *)data;
+    uint64_t all = 0;
+    uint64_t word;
+    if (bytes < 8) {
+        for (size_t i = 0; i < bytes; i++) all |= text[i];
+        return all < 0x80;
+    }
+    for (size_t at = 0; at + 8 <= bytes; at += 8) {
+        memcpy(&word, text + at, sizeof word);
+        all |= word;
+    }
+    memcpy(&word, text + bytes - sizeof word, sizeof word);
+    return ((all | word) & 0x8080808080808080u) == 0;
+}
+
+static inline bool utf8_is_text(const void *data, size_t bytes)
+{
+    return utf8_is_ascii(data, bytes) || utf8_text_bytes(data, bytes) == bytes;
 }

@@ -164,6 +164,18 @@ static struct bytes random_value(struct world *world)
     return (struct bytes){bytes, size};
 }
 
+/* Now and then it is not what its type says. */
+static void make_text(struct world *world, uint8_t type, struct bytes value)
+{
+    uint8_t *bytes = (uint8_t *)(uintptr_t)value.data;
+    if (type == VALUE_BYTES || value.size == 0 || rarely_one_in(world, 300)) return;
+    for (size_t i = 0; i < value.size; i++) bytes[i] = 'a' + bytes[i] % 26;
+    if (type == VALUE_STRING && value.size > 1 && one_in(world, 3)) memcpy(bytes, "\xc3\xa9", 2);
+    if (type != VALUE_JSON) return;
+    if (value.size == 1) bytes[0] = '7';
+    if (value.size > 1) bytes[0] = bytes[value.size - 1] = '"';
+}
+
 /* The next number; now and then with a gap, one that was, or one that is too old. */
 static uint32_t random_seq(struct world *world)
 {
@@ -199,6 +211,7 @@ static void put_ask(struct world *world, struct stream *stream)
                       .seq = random_seq(world),
                       .key = key,
                       .value = random_value(world)};
+    make_text(world, ask.value_type, ask.value);
     switch (below(world, 40 * (uint64_t)world->calm)) {
     case 0: ask.type = FRAME_REMOVE; break;
     case 1: ask.type = FRAME_GET; break;

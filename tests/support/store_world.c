@@ -208,6 +208,8 @@ static struct asked ask(struct world *world, uint8_t *body, unsigned slot, uint3
     asked.value_seed = rng_next(&world->rng);
     if (type == FRAME_UPDATE) request->flags = (uint8_t)rng_below(&world->rng, VALUE_TYPES_COUNT);
     value_fill(body + request->key_len, value_bytes, asked.value_seed);
+    if (!value_text_is_valid(request->flags, body + request->key_len, value_bytes))
+        request->flags = VALUE_BYTES;
     /* What follows the body is whatever the sender's next bytes are. */
     memset(body + request->body_bytes, 0xa5, 7);
     uint64_t dice = rng_below(&world->rng, 100);

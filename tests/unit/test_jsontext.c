@@ -96,6 +96,40 @@ static void what_is_no_json_is_not(void **state)
     assert_false(jsontext_is_valid("1\0", 2));
 }
 
+static void it_is_told_where_text_stops_being_json(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        size_t valid_bytes;
+    } cases[] = {{"", 0},     {"nothing", 0},     {"{\"a\":x}", 5},
+                 {"[1,2", 4}, {"{\"a\":1} 2", 8}, {"\"ab\xff\"", 3},
+                 {"[1,]", 3}, {"{\"a\":1}", 7},   {"\"0123456789\t\"", 11}};
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++)
+        assert_int_equal(jsontext_valid_bytes(cases[i].text, strlen(cases[i].text)),
+                         cases[i].valid_bytes);
+}
+
+/* Each byte at each place of a word, in front of each length of a rest. */
+static void every_byte_of_a_string_counts(void **state)
+{
+    (void)state;
+    char text[40];
+    for (unsigned byte = 1; byte < 256; byte++) {
+        bool is_plain = byte >= 0x20 && byte < 0x80 && byte != '"' && byte != '\\';
+        for (size_t at = 0; at < 20; at++) {
+            for (size_t bytes = at + 1; bytes < at + 18; bytes++) {
+                memset(text, 'a', sizeof text);
+                text[0] = text[bytes + 1] = '"';
+                text[1 + at] = (char)byte;
+                /* What follows a backslash is an escape: \\a is none. */
+                if (jsontext_is_valid(text, bytes + 2) != is_plain)
+                    fail_msg("byte %u at %zu of %zu", byte, at, bytes);
+            }
+        }
+    }
+}
+
 static void depth_has_a_bound(void **state)
 {
     (void)state;
@@ -220,6 +254,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_json_is_taken),
         cmocka_unit_test(what_is_no_json_is_not),
+        cmocka_unit_test(it_is_told_where_text_stops_being_json),
+        cmocka_unit_test(every_byte_of_a_string_counts),
         cmocka_unit_test(depth_has_a_bound),
         cmocka_unit_test(members_and_elements_are_found),
         cmocka_unit_test(values_get_their_own_types),

@@ -333,6 +333,12 @@ static void a_wrong_request_fails_alone(void **unused)
         failing(with_extension(get, EXT_OFFSET), ERROR_UNSUPPORTED, "extension 10", "11"),
         failing(with_extension(get, EXT_VIEW), ERROR_UNSUPPORTED, "extension 11", "11"),
         failing(ask_verb(0, "echo", "28", "v"), ERROR_UNSUPPORTED, "verb", "handler"),
+        failing(with_value(update, VALUE_STRING, "ab\xff", 3), ERROR_TYPE,
+                "string for \"28\" is not UTF-8", "2 of its 3 bytes"),
+        failing(with_value(update, VALUE_JSON, "{\"a\":x}", 7), ERROR_TYPE,
+                "value for \"28\" is not JSON", "5 of its 7 bytes"),
+        failing(with_value(update, VALUE_JSON, "[1,", 3), ERROR_TYPE, "is not JSON", "3 of its 3"),
+        failing(with_value(update, VALUE_JSON, "", 0), ERROR_TYPE, "is not JSON", "0 of its 0"),
         failing(get, ERROR_NOT_FOUND, "no such", "key"),
         failing(ask_remove(0, "28"), ERROR_NOT_FOUND, "no such", "key"),
     };
@@ -350,6 +356,37 @@ static void a_wrong_request_fails_alone(void **unused)
     }
     assert_int_equal(node.shards[0]->counters.errors, ARRAY_COUNT(cases));
     expect_unharmed(++seq, 1);
+}
+
+/* Between others that are plain, of keys that are there: a run of them is read at once. */
+static void a_text_that_is_not_what_its_type_says_changes_nothing(void **unused)
+{
+    (void)unused;
+    enum { COUNT = 200 };
+    static const char *const wrong[] = {"12345\xff\x37", "\xc3", "trux", "nul"};
+    struct stream stream = {0};
+    uint32_t seq = 0;
+    for (uint32_t i = 0; i < 2 * COUNT; i++) {
+        char key[9];
+        uint32_t number = i % COUNT;
+        bool is_wrong = i >= COUNT && number % 50 == 49;
+        const char *text = is_wrong ? wrong[number / 50] : number < 100 ? "1234567" : "true";
+        snprintf(key, sizeof key, "text%04u", number);
+        struct ask ask = with_value(ask_update(++seq, key, ""),
+                                    number < 100 ? VALUE_STRING : VALUE_JSON, text, strlen(text));
+        stream_ask(&stream, &ask);
+    }
+    peer_send_stream(&peer, &stream);
+    peer_ask(&peer, ask_get(++seq, "text0049"));
+    node_settle(&node);
+    for (uint32_t i = 0; i < 2 * COUNT; i++) {
+        if (i >= COUNT && i % 50 == 49)
+            peer_expect_failure(&peer, i + 1, ERROR_TYPE, "is not ");
+        else
+            peer_expect_offset(&peer, i + 1, i / COUNT + 1);
+    }
+    peer_expect_string(&peer, seq, "1234567");
+    stream_free(&stream);
 }
 
 static void a_wrong_request_that_wants_nothing_fails_in_silence(void **unused)
@@ -1090,6 +1127,7 @@ static void key_of_bucket(uint64_t bucket, unsigned nth, char key[9])
 static void put_update(struct stream *stream, uint32_t seq, const char *key, struct bytes value)
 {
     struct ask ask = ask_update(seq, key, "");
+    if (!value_text_is_valid(VALUE_STRING, value.data, value.size)) ask.value_type = VALUE_BYTES;
     ask.value = value;
     stream_ask(stream, &ask);
 }
@@ -1100,7 +1138,7 @@ static struct bytes forged_record(const char *key)
     static uint8_t record[CHANGE_BYTES + 16];
     struct change change = {.length = sizeof record,
                             .type = FRAME_UPDATE,
-                            .flags = VALUE_STRING,
+                            .flags = VALUE_BYTES,
                             .key_len = 8,
                             .slot = slot_of_key(key, 8),
                             .offset_and_floor = 1};
@@ -1353,6 +1391,7 @@ int main(void)
         TEST(lengths_are_refused_as_soon_as_they_have_come),
         TEST(a_link_that_is_refused_hears_what_was_done_before),
         TEST(a_wrong_request_fails_alone),
+        TEST(a_text_that_is_not_what_its_type_says_changes_nothing),
         TEST(a_wrong_request_that_wants_nothing_fails_in_silence),
         TEST(limits_are_inclusive),
         TEST(only_who_wants_a_reply_gets_one),

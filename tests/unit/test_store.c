@@ -63,7 +63,7 @@ static struct store_request request_of(struct fixture *fixture, uint8_t *body, u
                                     .session = 1,
                                     .seq_whole = ++fixture->seq,
                                     .seq = (uint32_t)fixture->seq};
-    if (type == FRAME_UPDATE) request.flags = VALUE_STRING;
+    if (type == FRAME_UPDATE) request.flags = VALUE_BYTES; /* what the memory happens to hold */
     snprintf((char *)body, 64, "%s%s", key, value);
     return request;
 }
