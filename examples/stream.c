@@ -1,11 +1,13 @@
 /*
  * Streams: COUNT replies with the numbers from 1 to its body, as fast as the caller takes them; TICK
- * with one every so many milliseconds, until the caller stops it or goes away.
+ * with one every so many milliseconds, until the caller stops it or goes away; PRIMES with the primes
+ * below its body, which a thread of its own finds.
  *
  *   cc -shared -fPIC -o stream.so examples/stream.c
  *   fero serve demo --handler stream.so
  *   fero req demo COUNT '' 10
  *   fero req demo TICK '' 500               Ctrl-C stops it; --count 3 does after three
+ *   fero req demo PRIMES '' 1000
  *
  * and a node of its own:
  *
@@ -14,9 +16,12 @@
  */
 #define _POSIX_C_SOURCE 200809L
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include <fero.h>
 
@@ -122,14 +127,85 @@ static int32_t on_tick_request(fero_req *req, void *ud)
     return FERO_H_DEFER;
 }
 
-static const fero_verb verbs[] = {{"COUNT", on_count, NULL}, {"TICK", on_tick_request, NULL}};
+/* What takes long is done by threads of its own, so that the shard goes on meanwhile. */
+static pthread_mutex_t finders_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t finders_ended = PTHREAD_COND_INITIALIZER;
+static unsigned finders_count;
 
-FERO_SERVICE(.name = "stream", .verbs = verbs, .verbs_count = 2);
+static void finders_add(int by)
+{
+    pthread_mutex_lock(&finders_lock);
+    finders_count += (unsigned)by;
+    if (finders_count == 0) pthread_cond_signal(&finders_ended);
+    pthread_mutex_unlock(&finders_lock);
+}
+
+static bool is_prime(int64_t number)
+{
+    for (int64_t i = 2; i * i <= number; i++)
+        if (number % i == 0) return false;
+    return number > 1;
+}
+
+/* The caller is slower than the thread: it waits a little. */
+static int send_patiently(fero_req *req, const fero_val *value)
+{
+    const struct timespec pause = {0, 1000000};
+    int err;
+    while ((err = fero_reply_part(req, value)) == FERO_E_AGAIN) nanosleep(&pause, NULL);
+    return err;
+}
+
+static void *find(void *ud)
+{
+    fero_req *req = ud;
+    int err = 0;
+    for (int64_t i = 2; i < req->value.i64 && err == 0; i++) {
+        fero_val value = {.type = FERO_T_INT64, .i64 = i};
+        /* An error says that the caller has stopped it or gone, or that the node stops. */
+        if (is_prime(i)) err = send_patiently(req, &value);
+    }
+    while (err == 0 && fero_reply(req, FERO_OK, NULL) == FERO_E_AGAIN) continue;
+    fero_req_release(req);
+    finders_add(-1);
+    return NULL;
+}
+
+static int32_t on_primes(fero_req *req, void *ud)
+{
+    (void)ud;
+    pthread_t thread;
+    if (req->value.type != FERO_T_INT64) return FERO_E_TYPE;
+    fero_req *own = fero_req_retain(req);
+    if (own == NULL) return FERO_E_AGAIN;
+    finders_add(1);
+    if (pthread_create(&thread, NULL, find, own) == 0) {
+        pthread_detach(thread);
+        return FERO_H_DEFER;
+    }
+    finders_add(-1);
+    fero_reply(own, FERO_E_NOMEM, NULL);
+    fero_req_release(own);
+    return FERO_H_DEFER;
+}
+
+/* The node has stopped, and so every thread hears it from its next part. */
+static void wait_for_finders(void)
+{
+    pthread_mutex_lock(&finders_lock);
+    while (finders_count > 0) pthread_cond_wait(&finders_ended, &finders_lock);
+    pthread_mutex_unlock(&finders_lock);
+}
+
+static const fero_verb verbs[] = {
+    {"COUNT", on_count, NULL}, {"TICK", on_tick_request, NULL}, {"PRIMES", on_primes, NULL}};
+
+FERO_SERVICE(.name = "stream", .verbs = verbs, .verbs_count = 3, .deinit = wait_for_finders);
 
 int main(int argc, char **argv)
 {
     fero_runtime_opts opts = {.size = sizeof opts, .shards = 2};
-    fero_opts about = {.size = sizeof about, .verbs = verbs, .verbs_count = 2};
+    fero_opts about = {.size = sizeof about, .verbs = verbs, .verbs_count = 3};
     fero *node;
     fero_cache *cache;
     sigset_t ends;
@@ -147,5 +223,6 @@ int main(int argc, char **argv)
     fflush(stdout);
     sigwait(&ends, &number);
     fero_stop(node, 0);
+    wait_for_finders();
     return 0;
 }

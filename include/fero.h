@@ -373,7 +373,8 @@ typedef struct fero_verb {
  * Replies to `req`, once: inside its handler, or later where it is retained, from any thread of the
  * process. `status` 0 is success, a negative FERO_E_... a failure, for which `value` may be a string
  * that says why. `value` may be NULL; it is copied. A thread that is no shard's is registered by it
- * (see fero_thread_register), and 0 means that the shard was given the reply.
+ * (see fero_thread_register), and there, or on the thread of another shard of the same runtime, 0
+ * means that the shard was given the reply.
  *
  *   FERO_E_INVAL    it was replied to before, or `status` is neither 0 nor an error.
  *   FERO_E_TYPE     there is no such type of value.
@@ -389,13 +390,19 @@ typedef struct fero_verb {
 FERO_API int fero_reply(fero_req *req, int32_t status, const fero_val *value);
 
 /*
- * Replies to a retained request with one part of a stream: more will come, and fero_reply ends it.
- * A caller who asked with FERO_STREAM gets each part, others the end only. Each part gives the caller's
- * timeout anew.
+ * Replies to a retained request with one part of a stream, from any thread: more will come, and
+ * fero_reply ends it. A caller who asked with FERO_STREAM gets each part, others the end only. Each part
+ * gives the caller's timeout anew. Parts of one thread come in their order, and before its fero_reply.
+ *
+ * Whoever makes parts faster than the caller takes them gets FERO_E_AGAIN, and the request's callback
+ * (fero_req_on) hears FERO_REQ_ROOM when it is worth trying again: on the shard's thread, from where it
+ * may wake another one. A thread of the program that runs its own requests may wait for its fero_on_drain
+ * instead, and any may just try again a little later. When the caller has stopped it or gone, the next
+ * part says so, as fero_reply does.
  *
  *   FERO_E_AGAIN  the caller has to take some of what it was sent first, or to come back from a lost
- *                 link; FERO_REQ_ROOM says when.
- *   FERO_E_INVAL  it is not retained, or this is another thread than the shard's.
+ *                 link; or the lane is full.
+ *   FERO_E_INVAL  it is not retained, or was replied to.
  * and as fero_reply.
  */
 FERO_API int fero_reply_part(fero_req *req, const fero_val *value);
@@ -539,8 +546,8 @@ FERO_API int fero_close(fero_cache *cache);
 #define FERO_STREAM                                                                                \
     3 /* the same, and each part if the handler replies with a stream: `done` is called
                           for each, with FERO_R_MORE for all but the last, and timeout_ms begins anew
-                          with each. A stream that has begun ends with its link: FERO_E_NOTCONN. For
-                          clients; to a thread of a server only the end comes */
+                          with each. A stream that has begun ends with its link: FERO_E_NOTCONN. To a
+                          queue only the end comes */
 
 /*
  * A request has ended. On the thread that made it, inside fero_run, fero_wait, fero_open, fero_close or

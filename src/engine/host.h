@@ -34,6 +34,8 @@ struct host_flight {
     uint32_t shard;
     struct deferred_name deferred; /* what it is called there; generation 0: it is not deferred */
     uint32_t owed_bytes; /* of a stream's parts, that the shard does not know to be taken */
+    bool is_stream;      /* `done` is called for each part */
+    uint64_t timeout_ns; /* that begins anew with each part */
 };
 
 /* What a thread does with its node, as the thread that stops the node must know it. */
@@ -47,7 +49,10 @@ struct host {
     bool drives;                                        /* it is the thread that drives the node */
     bool is_leaving;                                    /* it makes no requests any more */
     bool is_starved;                                    /* was told FERO_E_AGAIN by `starved_by` */
-    uint32_t starved_by;
+    uint32_t starved_by;                                /* shard */
+    bool awaits_parts; /* what was refused is a part of a stream; and so much had been taken: */
+    uint64_t parts_seen;
+    bool has_debts;      /* flights have owed_bytes that found no room in a lane */
     uint32_t next_shard; /* for requests without a key */
     struct hosts *hosts;
     struct host *next_here; /* of this thread: its port to another node */
@@ -113,9 +118,11 @@ void host_publish(struct host *host);
  */
 void hosts_share(struct hosts *hosts);
 void hosts_unshare(struct hosts *hosts);
-/* Gives the shard a reply to one of its deferred requests. 0 or a FERO_E_..., with fero_errmsg. */
+/*
+ * Gives the shard a reply to one of its deferred requests, or a part, counted in `given` of its request. 0 or a FERO_E_..., with fero_errmsg.
+ */
 MUST_CHECK int host_answer(struct hosts *hosts, uint32_t shard, struct deferred_name name,
-                           const struct deferred_answer *answer);
+                           const struct deferred_answer *answer, struct given *given);
 
 /* As include/fero.h describes them, for the threads of a server. */
 int host_register(struct hosts *hosts);

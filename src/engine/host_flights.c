@@ -3,6 +3,7 @@
  * answer comes, their time is over, or the thread or the node leaves.
  */
 #include "base/assert.h"
+#include "base/clock.h"
 #include "base/memory.h"
 #include "engine/host_state.h"
 #include "engine/result.h"
@@ -67,12 +68,18 @@ static bool try_tell(struct host *host, const struct mail_late *about, uint32_t 
     return true;
 }
 
-void host_tell_unwanted(struct host *host, const struct host_flight *flight)
+static bool tell(struct host *host, const struct host_flight *flight, uint32_t credit_bytes,
+                 enum reply_error error)
 {
     const struct mail_late about = {.name = flight->deferred,
                                     .caller = (uint32_t)(flight - host->flights),
                                     .generation = flight->generation};
-    if (flight->deferred.generation != 0) try_tell(host, &about, flight->shard, 0, ERROR_GONE);
+    return try_tell(host, &about, flight->shard, credit_bytes, error);
+}
+
+void host_tell_unwanted(struct host *host, const struct host_flight *flight)
+{
+    if (flight->deferred.generation != 0) tell(host, flight, 0, ERROR_GONE);
 }
 
 void host_end_late(struct host *host, uint64_t now_ns, int error, bool calls_back)
@@ -137,6 +144,38 @@ static void take_deferred(struct host *host, uint32_t shard, const struct mail *
         try_tell(host, &about, shard, 0, ERROR_GONE);
 }
 
+/* Tells the shard how much of a stream was taken, or does so later. */
+static void pay(struct host *host, struct host_flight *flight)
+{
+    if (tell(host, flight, flight->owed_bytes, ERROR_NONE))
+        flight->owed_bytes = 0;
+    else
+        host->has_debts = true;
+}
+
+void host_pay(struct host *host)
+{
+    host->has_debts = false;
+    for (uint32_t i = 0; i < host->flights_fresh; i++)
+        if ((host->flights[i].generation & 1) != 0 && host->flights[i].owed_bytes > 0)
+            pay(host, &host->flights[i]);
+}
+
+static void take_part(struct host *host, struct host_flight *flight, const uint8_t *frame,
+                      size_t bytes)
+{
+    fero_result result;
+    flight->owed_bytes += (uint32_t)(sizeof(struct mail_late) + bytes); /* as it was counted */
+    flight->deadline_ns = clock_now_ns() + flight->timeout_ns;
+    pay(host, flight);
+    if (!flight->is_stream || flight->done == NULL) return;
+    result_read(&result, frame, bytes);
+    result.seq = flight->seq;
+    result.flags = FERO_R_MORE;
+    host->finished++;
+    flight->done(&result, flight->ud);
+}
+
 /* Its promise is kept until its end, so that all its answers find room. */
 static void take_late(struct host *host, uint32_t shard, const struct mail *mail)
 {
@@ -156,6 +195,7 @@ static void take_late(struct host *host, uint32_t shard, const struct mail *mail
         result_read(&result, frame, bytes);
         flight_end(host, flight, &result, true);
     }
+    if (flight != NULL && !is_last) take_part(host, flight, frame, bytes);
     if (is_block) memory_put(block->data);
 }
 

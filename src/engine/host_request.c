@@ -17,6 +17,7 @@
 int host_full(struct host *host, uint32_t shard)
 {
     host->is_starved = true;
+    host->awaits_parts = false;
     host->starved_by = shard;
     return error_set_text(FERO_E_AGAIN,
                           "the lane or the window is full: call fero_run, then try again");
@@ -76,7 +77,9 @@ static void start_flight(struct host *host, struct host_flight *flight, uint32_t
     flight->shard = shard;
     flight->deferred = (struct deferred_name){0};
     flight->owed_bytes = 0;
-    flight->deadline_ns = now_ns + (uint64_t)timeout_ms * NS_PER_MS;
+    flight->is_stream = wish->is_stream;
+    flight->timeout_ns = (uint64_t)timeout_ms * NS_PER_MS;
+    flight->deadline_ns = now_ns + flight->timeout_ns;
     flight->op = op != NULL ? op->number : 0;
     host->due_ns = min_u64(host->due_ns, flight->deadline_ns);
     head->caller = (uint32_t)(flight - host->flights);

@@ -21,6 +21,9 @@
 static bool has_room(struct host *host)
 {
     struct port_lanes *lanes = &host->port.lanes[host->starved_by];
+    const struct shard *shard = host->hosts->shards[host->starved_by];
+    if (host->awaits_parts && load_acquire_u64(&shard->parts_taken) == host->parts_seen)
+        return false;
     uint64_t used = lanes->in.producer.tail - load_acquire_u64(&lanes->in.consumed.head);
     return used <= host->hosts->options->lane_bytes / 2 &&
            lanes->promised_bytes <= host_lane_allows(host) / 2 &&
@@ -100,6 +103,7 @@ static uint64_t turn(struct host *host, uint64_t now_ns, uint64_t wait_ns)
     wait_for_mail(host, now_ns, wait_ns);
     bool gone = host_is_gone(host);
     for (uint32_t i = 0; i < host->port.shards_count; i++) host_take_mail(host, i);
+    if (host->has_debts) host_pay(host);
     tell_room(host);
     now_ns = clock_now_ns();
     if (gone)

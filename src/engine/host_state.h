@@ -24,6 +24,8 @@ void host_flight_put(struct host *host, struct host_flight *flight);
 void host_end_late(struct host *host, uint64_t now_ns, int error, bool calls_back);
 /* Nobody waits for this one any more. A handler that answers later is told so. */
 void host_tell_unwanted(struct host *host, const struct host_flight *flight);
+/* Tells the shards what was taken of streams and found no room in a lane. */
+void host_pay(struct host *host);
 /* Takes what the shard has sent. */
 void host_take_mail(struct host *host, uint32_t shard);
 

@@ -61,7 +61,12 @@ static COLD int wish_read_slow(struct wish *wish, const fero_wopts *opts)
         return error_set(FERO_E_INVAL, "timeout_ms is %lld", (long long)own.timeout_ms);
     bool is_stream = own.want == FERO_STREAM;
     if (is_stream) own.want = FERO_REPLY;
-    *wish = (struct wish){own.want, own.timeout_ms, 0, own.done, own.ud, own.queue, is_stream};
+    *wish = (struct wish){.want = own.want,
+                          .timeout_ms = own.timeout_ms,
+                          .done = own.done,
+                          .ud = own.ud,
+                          .queue = own.queue,
+                          .is_stream = is_stream && own.queue == NULL};
     if (wish->timeout_ms == FERO_OFF || wish->timeout_ms > TIMEOUT_MS_MAX)
         wish->timeout_ms = TIMEOUT_MS_MAX;
     else if (own.want == FERO_REPLY)

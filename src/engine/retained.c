@@ -19,6 +19,7 @@
 #include "engine/error.h"
 #include "engine/result.h"
 #include "engine/server.h"
+#include "shard/parts.h"
 #include "shard/shard.h"
 
 enum retained_state {
@@ -37,6 +38,7 @@ struct retained {
     struct shard *shard; /* only compared by other threads: it may be gone */
     uint32_t index;      /* the shard's */
     struct deferred_name name;
+    struct given given;   /* parts, by other threads than the shard's */
     uint64_t next_offset; /* of the change that the default handler made for it */
     fero_req_fn notify;
     void *ud;
@@ -141,6 +143,7 @@ fero_req *fero_req_retain(fero_req *req)
     const struct deferred_holder holder = {.notify = notify,
                                            .context = retained,
                                            .frame = retained->frame,
+                                           .given = &retained->given,
                                            .frame_bytes = handling->context->request->frame_bytes};
     int err = deferred_open(handling->context, &holder);
     if (err < 0) {
@@ -225,15 +228,6 @@ static int failed(struct retained *retained, int err)
     }
 }
 
-static int reply_part(struct retained *retained, const struct deferred_answer *answer)
-{
-    if (shard_running() != retained->shard)
-        return error_set(FERO_E_INVAL, "fero_reply_part is for the shard's own thread");
-    if (retained->state != RETAINED_OPEN) return is_over(retained);
-    int err = deferred_reply(retained->shard, retained->name, answer);
-    return err == 0 ? 0 : failed(retained, err);
-}
-
 static int reply_here(struct retained *retained, const struct deferred_answer *answer)
 {
     int err = deferred_reply(retained->shard, retained->name, answer);
@@ -243,13 +237,27 @@ static int reply_here(struct retained *retained, const struct deferred_answer *a
 }
 
 /* From another thread: the shard gets it as mail, and may find that nobody waits any more. */
-static int reply_from_afar(struct retained *retained, const struct deferred_answer *answer)
+static int give(struct retained *retained, const struct deferred_answer *answer)
 {
     const struct server_cache *cache = (const struct server_cache *)retained->handling.req.cache;
-    int err = error_set(FERO_E_INVAL, "the request has no runtime");
-    if (cache != NULL) err = host_answer(cache->hosts, retained->index, retained->name, answer);
+    if (cache == NULL) return error_set(FERO_E_INVAL, "the request has no runtime");
+    return host_answer(cache->hosts, retained->index, retained->name, answer, &retained->given);
+}
+
+static int reply_from_afar(struct retained *retained, const struct deferred_answer *answer)
+{
+    int err = give(retained, answer);
     if (err < 0) store_release_u32(&retained->state, RETAINED_OPEN);
     return err;
+}
+
+static int reply_part(struct retained *retained, const struct deferred_answer *answer)
+{
+    bool is_told = load_acquire_u32(&retained->was_told) != 0;
+    if (load_acquire_u32(&retained->state) != RETAINED_OPEN || is_told) return is_over(retained);
+    if (shard_running() != retained->shard) return give(retained, answer);
+    int err = deferred_reply(retained->shard, retained->name, answer);
+    return err == 0 ? 0 : failed(retained, err);
 }
 
 /* The only end: whoever changes the state first. */

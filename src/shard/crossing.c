@@ -453,6 +453,7 @@ void mail_answer_write(struct mail *mail, struct deferred_name name,
     to->offset = answer->offset;
     to->code = answer->code;
     to->type = (uint8_t)answer->type;
+    to->is_part = answer->is_part;
     if (block != NULL)
         *(struct mail_block *)(to + 1) = (struct mail_block){block, answer->bytes};
     else if (answer->bytes > 0)
@@ -463,12 +464,15 @@ static void take_answer(struct shard *shard, const struct mail *mail)
 {
     const struct mail_answer *from = (const struct mail_answer *)mail;
     const struct mail_block *block = (const struct mail_block *)(from + 1);
-    const struct deferred_answer answer = {.code = from->code,
-                                           .type = (enum value_type)from->type,
-                                           .value = mail->small != 0 ? (const void *)block->data
-                                                                     : (const void *)(from + 1),
-                                           .bytes = from->bytes,
-                                           .offset = from->offset};
+    bool is_part = from->is_part != 0;
+    const struct deferred_answer answer = {
+        .code = from->code,
+        .is_part = is_part,
+        .given_bytes = is_part ? mail_answer_given_bytes(from->bytes) : 0,
+        .type = (enum value_type)from->type,
+        .value = mail->small != 0 ? (const void *)block->data : (const void *)(from + 1),
+        .bytes = from->bytes,
+        .offset = from->offset};
     shard->work++;
     /* It may have ended meanwhile. Without memory for it the caller's own time runs out. */
     if (deferred_reply(shard, from->name, &answer) == -ENOMEM)

@@ -15,6 +15,11 @@
  * stream may be under way is the entry's `room_bytes`, which the link gives back as it takes them.
  * A port keeps its promise instead, and the room is what was promised.
  *
+ * Other threads give their parts by mail, and cannot know what room there is here: what finds none
+ * waits in the entry (parts.h), in order, and so does an answer that comes behind it. What a thread has
+ * given and is not under way yet is counted, and bounded by the thread itself; when it is counted down
+ * the shard's `parts_taken` grows, which threads that wait for room look at.
+ *
  * A caller whose link is lost may come back and send the request again: with a session, an entry
  * waits a little for that, keeps an answer that comes meanwhile, and takes the new link for its home.
  * A stream that has begun does not: its parts are lost.
@@ -25,9 +30,11 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/ck.h"
 #include "base/clock.h"
 #include "base/memory.h"
 #include "shard/crossing.h"
+#include "shard/parts.h"
 #include "shard/request.h"
 #include "shard/shard.h"
 #include "shard/waiter.h"
@@ -61,7 +68,8 @@ struct deferred {
     uint64_t patience_ns; /* of its caller, renewed with each part; 0: without end */
     uint64_t timer;
     struct deferred_holder holder;
-    uint8_t *held; /* the frame of its answer */
+    struct parts given; /* of other threads: they go before the answer */
+    uint8_t *held;      /* the frame of its answer */
     uint32_t held_bytes;
     uint32_t next_chained; /* index + 1 */
     struct deferred *next;
@@ -202,6 +210,24 @@ static void give_back(struct shard *shard, const struct deferred *deferred)
     late->generation = deferred->home.generation;
 }
 
+/* Threads that wait for room may look again, and the holder is told if one of them was refused. */
+static void count_taken(struct shard *shard, struct deferred *deferred, uint64_t given_bytes)
+{
+    struct given *given = deferred->holder.given;
+    if (given_bytes == 0) return;
+    store_release_u64(&shard->parts_taken, shard->parts_taken + 1);
+    if (given == NULL) return;
+    add_u64(&given->bytes, -given_bytes);
+    if (exchange_full_u32(&given->wants_room, 0) == 0) return;
+    deferred->wants_room = true;
+    have_news(shard, deferred);
+}
+
+static void drop_given(struct shard *shard, struct deferred *deferred)
+{
+    count_taken(shard, deferred, parts_drop(&deferred->given));
+}
+
 static void entry_put(struct shard *shard, struct deferred *deferred)
 {
     if (deferred->promise > 0) give_back(shard, deferred);
@@ -230,6 +256,7 @@ static void let_go(struct deferred *deferred)
 
 static void end(struct shard *shard, struct deferred *deferred)
 {
+    drop_given(shard, deferred);
     let_go(deferred);
     entry_put(shard, deferred);
 }
@@ -300,6 +327,14 @@ static bool set_timer(struct shard *shard, struct deferred *deferred, uint64_t p
     return deferred->timer != 0;
 }
 
+/* The answer is there; the parts that it waits for are not wanted any more. */
+static void cut_short(struct shard *shard, struct deferred *deferred)
+{
+    if (deferred->given.first == NULL) return;
+    drop_given(shard, deferred);
+    have_news(shard, deferred);
+}
+
 /* The link is gone, and with it the way home. */
 static void orphan(struct shard *shard, struct deferred *deferred)
 {
@@ -324,12 +359,15 @@ void deferred_told(struct shard *shard, struct deferred_name name, const struct 
     struct deferred *deferred = entry_of(shard, name);
     if (deferred == NULL || !is_home(&deferred->home, &word->home)) return;
     deferred->room_bytes += word->credit_bytes;
-    bool has_room = deferred->room_bytes > 0 && deferred->state == DEFERRED_OPEN;
-    if (deferred->wants_room && has_room && deferred->in == IN_NO_LIST) have_news(shard, deferred);
+    bool is_open = deferred->state == DEFERRED_OPEN;
+    bool waits = (deferred->wants_room && is_open) || deferred->given.first != NULL;
+    if (waits && deferred->room_bytes > 0 && deferred->in == IN_NO_LIST) have_news(shard, deferred);
     if (word->error == ERROR_GONE)
         orphan(shard, deferred);
-    else if (word->error != 0 && deferred->state == DEFERRED_OPEN)
+    else if (word->error != 0 && is_open)
         stop(shard, deferred, (enum reply_error)word->error);
+    else if (word->error != 0)
+        cut_short(shard, deferred);
 }
 
 /* ------------------------------------------------------------------------------------- deferring */
@@ -470,60 +508,118 @@ static bool try_send(struct shard *shard, struct deferred *deferred, uint8_t *fr
     return true;
 }
 
-/* The answer is known. It goes home, or waits for a way. */
+/* Its holder has no more to do; the answer waits. */
+static void hold(struct shard *shard, struct deferred *deferred, uint8_t *frame, size_t bytes)
+{
+    let_go(deferred);
+    deferred->state = DEFERRED_HELD;
+    deferred->held = frame;
+    deferred->held_bytes = (uint32_t)bytes;
+    if (deferred->home.from != DEFERRED_NO_HOME) set_timer(shard, deferred, 0);
+}
+
+/* The answer is known. It goes home, or waits for a way, or for the parts before it. */
 static void finish(struct shard *shard, struct deferred *deferred, uint8_t *frame, size_t bytes)
 {
     bool has_home = deferred->home.from != DEFERRED_NO_HOME;
     bool is_lost = !has_home && !deferred->is_orphan;
+    if (is_lost) drop_given(shard, deferred);
+    if (deferred->given.first != NULL) {
+        hold(shard, deferred, frame, bytes);
+        if (has_home) have_news(shard, deferred);
+        return;
+    }
     unlist(shard, deferred);
     if (is_lost) memory_put(frame);
     if (is_lost || (has_home && try_send(shard, deferred, frame, bytes, true))) {
         end(shard, deferred);
         return;
     }
-    let_go(deferred);
-    deferred->state = DEFERRED_HELD;
-    deferred->held = frame;
-    deferred->held_bytes = (uint32_t)bytes;
-    if (!has_home) return;
-    set_timer(shard, deferred, 0);
-    wait_for_lane(shard, deferred);
+    hold(shard, deferred, frame, bytes);
+    if (has_home) wait_for_lane(shard, deferred);
 }
 
-static int send_part(struct shard *shard, struct deferred *deferred, uint8_t *frame, size_t bytes)
+/* Sends a part, whose frame is freed. False: there is no room, and it is not. */
+static bool try_send_part(struct shard *shard, struct deferred *deferred, uint8_t *frame,
+                          size_t bytes)
 {
-    bool has_home = deferred->home.from != DEFERRED_NO_HOME;
-    if (!has_home && !deferred->is_orphan) {
-        memory_put(frame); /* nobody wanted to hear of it */
-        return 0;
-    }
     /* Who comes back is to get the stream from its first part on: there is no room until then. */
-    bool fits = has_home && deferred->room_bytes > 0;
-    if (!fits || !try_send(shard, deferred, frame, bytes, false)) {
-        memory_put(frame);
-        deferred->wants_room = true;
-        if (fits) wait_for_lane(shard, deferred);
-        return -EAGAIN;
+    if (deferred->home.from == DEFERRED_NO_HOME || deferred->room_bytes <= 0) return false;
+    if (!try_send(shard, deferred, frame, bytes, false)) {
+        wait_for_lane(shard, deferred);
+        return false;
     }
     deferred->room_bytes -= (int64_t)(sizeof(struct mail_late) + bytes);
     deferred->has_parts = true;
-    if (deferred->patience_ns > 0) set_timer(shard, deferred, deferred->patience_ns);
-    return 0;
+    if (deferred->patience_ns > 0 && deferred->state == DEFERRED_OPEN)
+        set_timer(shard, deferred, deferred->patience_ns);
+    return true;
+}
+
+/* Sends parts that wait, as far as there is room; true: all are under way. */
+static bool send_given(struct shard *shard, struct deferred *deferred)
+{
+    while (deferred->given.first != NULL) {
+        const struct part part = *deferred->given.first;
+        if (!try_send_part(shard, deferred, part.frame, part.frame_bytes)) return false;
+        parts_pop(&deferred->given);
+        count_taken(shard, deferred, part.given_bytes);
+    }
+    return true;
+}
+
+static int send_part(struct shard *shard, struct deferred *deferred, uint8_t *frame, size_t bytes,
+                     uint32_t given_bytes)
+{
+    bool has_home = deferred->home.from != DEFERRED_NO_HOME;
+    bool is_wanted = has_home || deferred->is_orphan;
+    bool is_first = deferred->given.first == NULL;
+    if (is_first && try_send_part(shard, deferred, frame, bytes)) {
+        count_taken(shard, deferred, given_bytes);
+        return 0;
+    }
+    const struct part part = {
+        .frame = frame, .frame_bytes = (uint32_t)bytes, .given_bytes = given_bytes};
+    if (is_wanted && given_bytes > 0 && parts_push(&deferred->given, &part) == 0) return 0;
+    memory_put(frame);
+    count_taken(shard, deferred, given_bytes);
+    if (!is_wanted) return 0; /* nobody wanted to hear of it */
+    if (given_bytes > 0) return -ENOMEM;
+    deferred->wants_room = true;
+    return -EAGAIN;
+}
+
+/* It will not be sent; `deferred` is NULL where it has ended. */
+static void give_up_part(struct shard *shard, struct deferred *deferred,
+                         const struct deferred_answer *answer)
+{
+    if (answer->given_bytes == 0) return;
+    if (deferred != NULL)
+        count_taken(shard, deferred, answer->given_bytes);
+    else
+        store_release_u64(&shard->parts_taken, shard->parts_taken + 1);
 }
 
 int deferred_reply(struct shard *shard, struct deferred_name name,
                    const struct deferred_answer *answer)
 {
     struct deferred *deferred = open_of(shard, name);
-    if (deferred == NULL || deferred->error == ERROR_GONE) return -ENOENT;
-    if (answer->bytes > shard->options->value_bytes_max) return -EMSGSIZE;
     /* Nobody hears a part of what is stopped. */
-    if (answer->is_part && deferred->error != 0) return -ENOENT;
+    bool is_over = deferred == NULL || deferred->error == ERROR_GONE ||
+                   (answer->is_part && deferred->error != 0);
     size_t bytes = round_up_8(frame_bytes(answer));
+    if (is_over) {
+        give_up_part(shard, deferred, answer);
+        return -ENOENT;
+    }
+    if (answer->bytes > shard->options->value_bytes_max) return -EMSGSIZE;
     uint8_t *frame = memory_take(bytes);
-    if (frame == NULL) return -ENOMEM;
+    if (frame == NULL) {
+        give_up_part(shard, deferred, answer);
+        return -ENOMEM;
+    }
     write_frame(frame, deferred, answer);
-    if (answer->is_part) return send_part(shard, deferred, frame, bytes);
+    if (answer->is_part) return send_part(shard, deferred, frame, bytes, answer->given_bytes);
     count(&shard->counters.replies, 1);
     if (reply_outcome(answer->code) != OUTCOME_OK) {
         count(&shard->counters.errors, 1);
@@ -563,7 +659,8 @@ bool deferred_takes(struct request_context *context)
     if (deferred->state == DEFERRED_OPEN) {
         deferred->patience_ns = patience_of(request, shard->now_ns);
         set_timer(shard, deferred, deferred->patience_ns);
-        if (deferred->wants_room && deferred->in == IN_NO_LIST) have_news(shard, deferred);
+        bool waits = deferred->wants_room || deferred->given.first != NULL;
+        if (waits && deferred->in == IN_NO_LIST) have_news(shard, deferred);
         return true;
     }
     uint8_t *frame = deferred->held;
@@ -632,13 +729,27 @@ static const char *text_of(enum reply_error error)
     return error == ERROR_STOPPED ? "its caller stopped it" : "the node is stopping";
 }
 
+/* The answer that waited behind its parts goes home. */
+static void send_held(struct shard *shard, struct deferred *deferred)
+{
+    uint8_t *frame = deferred->held;
+    deferred->held = NULL;
+    finish(shard, deferred, frame, deferred->held_bytes);
+}
+
 static void tell(struct shard *shard, struct deferred *deferred)
 {
     struct deferred_name name = name_of(deferred);
     struct deferred_holder holder = deferred->holder;
     enum reply_error error = (enum reply_error)deferred->error;
+    if (error != 0) drop_given(shard, deferred);
+    if (!send_given(shard, deferred)) return;
+    if (deferred->state == DEFERRED_HELD) {
+        send_held(shard, deferred);
+        return;
+    }
     if (error == 0) {
-        if (!deferred->wants_room) return;
+        if (!deferred->wants_room || deferred->room_bytes <= 0) return;
         deferred->wants_room = false;
         holder.notify(holder.context, DEFERRED_ROOM, ERROR_NONE);
         return;
@@ -655,7 +766,7 @@ static void tell(struct shard *shard, struct deferred *deferred)
 /* The lane may have room again: for an answer, or for the holder's next part. */
 static bool try_unsent(struct shard *shard, struct deferred *deferred)
 {
-    if (deferred->state == DEFERRED_OPEN) {
+    if (deferred->state == DEFERRED_OPEN || deferred->given.first != NULL) {
         if (!crossing_has_room_late(shard, deferred->home.from)) return false;
         have_news(shard, deferred);
         return true;
@@ -689,6 +800,8 @@ void deferreds_stop(struct shard *shard)
         struct deferred *deferred = &shard->deferreds.entries[i];
         if (deferred->state == DEFERRED_HELD && deferred->home.from == DEFERRED_NO_HOME)
             end(shard, deferred);
+        else if (deferred->state == DEFERRED_HELD)
+            cut_short(shard, deferred);
         else if (deferred->state == DEFERRED_OPEN && deferred->error == 0)
             stop(shard, deferred, ERROR_CLOSED);
     }

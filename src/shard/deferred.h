@@ -12,6 +12,7 @@
 #include "wire/frame.h"
 
 struct captured;
+struct given;
 struct request_context;
 struct shard;
 
@@ -34,6 +35,7 @@ struct deferred_holder {
     void *context;
     const uint8_t *frame;
     uint32_t frame_bytes;
+    struct given *given; /* parts of other threads: see parts.h */
 };
 
 /* Bytes of a stream that may be on their way to the caller's link before it has to take some. */
@@ -87,7 +89,8 @@ bool deferred_takes(struct request_context *context);
 /* What is written to the caller. */
 struct deferred_answer {
     uint16_t code;
-    bool is_part; /* of a stream: more will come */
+    bool is_part;         /* of a stream: more will come */
+    uint32_t given_bytes; /* not 0: by another thread, so it waits here where there is no room */
     enum value_type type;
     const void *value;
     size_t bytes;
@@ -97,7 +100,7 @@ struct deferred_answer {
  * Replies. It ends with the first answer that is no part.
  *
  *   -ENOENT    it has ended, or nobody waits for it any more.
- *   -EAGAIN    a part finds no room: DEFERRED_ROOM says when to try again.
+ *   -EAGAIN    a part finds no room: DEFERRED_ROOM says when to try again. Not if it was given.
  *   -EMSGSIZE  the value is too long; it is not replied to.
  *   -ENOMEM    likewise: there is no memory for it.
  */

@@ -150,14 +150,24 @@ size_t lane_room(struct lane *lane)
 const struct mail *lane_skip_pad(struct lane *lane)
 {
     uint64_t head = lane->consumer.head;
-    const struct mail *pad = (const struct mail *)(lane->memory + (head & (lane->bytes - 1)));
-    ASSERT(pad->kind == LANE_PAD);
-    ASSERT(((head + pad->bytes) & (lane->bytes - 1)) == 0);
-    head += pad->bytes;
-    /* A pad is pushed and published together with the mail that did not fit before it. */
-    ASSERT(lane->consumer.tail_seen - head >= sizeof(struct mail));
+    const struct mail *mail;
+    do {
+        const struct mail *pad = (const struct mail *)(lane->memory + (head & (lane->bytes - 1)));
+        head += pad->bytes;
+        /* A pad is published together with a mail behind it. */
+        ASSERT(lane->consumer.tail_seen - head >= sizeof(struct mail));
+        mail = (const struct mail *)(lane->memory + (head & (lane->bytes - 1)));
+    } while (mail->kind == LANE_PAD);
     lane->consumer.head = head;
-    return (const struct mail *)lane->memory;
+    return mail;
+}
+
+COLD void lane_pad(struct mail *mail, size_t bytes)
+{
+    uint32_t rest = mail->bytes - (uint32_t)bytes;
+    if (rest == 0) return;
+    *(struct mail *)((uint8_t *)mail + bytes) = (struct mail){.bytes = rest, .kind = LANE_PAD};
+    mail->bytes = (uint32_t)bytes;
 }
 
 void lane_release(struct lane *lane)

@@ -26,7 +26,7 @@ struct mail {
 };
 _Static_assert(sizeof(struct mail) == 8, "a pad of 8 bytes must hold a head");
 
-/* Filler at the end of the lane's memory; lane_peek never returns it. */
+/* Filler at the end of the lane's memory or behind a shortened mail; lane_peek never returns it. */
 #define LANE_PAD 0
 
 /* Producer and consumer never write to the same pair of cache lines. */
@@ -147,9 +147,12 @@ static inline bool lane_try_extend(struct lane *lane, struct mail *mail, size_t 
     return true;
 }
 
+/* Cuts the end of a mail off, as filler. */
+COLD void lane_pad(struct mail *mail, size_t bytes);
 /*
- * Makes the mail that was pushed last, and is not published yet, shorter: `bytes` in all. For a
- * reply whose room had to be reserved before its size was known. Producer only.
+ * Makes a mail that is not published yet shorter: `bytes` in all. For a reply whose room had to be
+ * reserved before its size was known. What is left becomes filler if other mail was pushed behind it
+ * meanwhile. Producer only.
  */
 static inline void lane_shrink(struct lane *lane, struct mail *mail, size_t bytes)
 {
@@ -157,6 +160,11 @@ static inline void lane_shrink(struct lane *lane, struct mail *mail, size_t byte
     ASSERT(bytes <= mail->bytes);
     ASSERT(bytes >= sizeof(struct mail));
     ASSERT((bytes & 7) == 0);
+    uint64_t end = (uint64_t)((const uint8_t *)mail - lane->memory) + mail->bytes;
+    if (UNLIKELY(((tail ^ end) & (lane->bytes - 1)) != 0)) {
+        lane_pad(mail, bytes);
+        return;
+    }
     /* A mail that ended with the memory; the limit may be the next lap's, and the tail no longer. */
     if (UNLIKELY((tail & (lane->bytes - 1)) == 0)) lane->producer.limit = tail;
     lane->producer.tail = tail - (mail->bytes - bytes);

@@ -137,6 +137,7 @@ struct shard {
     struct crossing_peer crossing[SHARDS_MAX];
     struct timers timers;
     struct deferreds deferreds;
+    uint64_t parts_taken; /* grows when threads have room for parts of streams; release, acquire */
     struct waiters waiters;
     struct asks asks;
     updates_fn updates_take; /* the variant for this processor */

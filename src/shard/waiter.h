@@ -76,8 +76,9 @@ struct mail_answer {
     uint64_t bytes; /* of the value */
     uint64_t offset;
     uint16_t code;
-    uint8_t type; /* enum value_type */
-    uint8_t reserved[5];
+    uint8_t type;    /* enum value_type */
+    uint8_t is_part; /* of a stream */
+    uint8_t reserved[4];
 };
 _Static_assert(sizeof(struct mail_answer) % 8 == 0, "mail is padded to 8");
 
@@ -85,6 +86,11 @@ _Static_assert(sizeof(struct mail_answer) % 8 == 0, "mail is padded to 8");
 static inline size_t mail_answer_bytes(size_t value_bytes, bool is_block)
 {
     return sizeof(struct mail_answer) + (is_block ? 16 : (value_bytes + 7) / 8 * 8);
+}
+/* What a part counts in the counter of what its stream was given. */
+static inline uint32_t mail_answer_given_bytes(size_t value_bytes)
+{
+    return (uint32_t)(sizeof(struct mail_answer) + value_bytes);
 }
 /* Fills it in; `block` is a copy of the value on the heap where it is a large one, and goes along. */
 void mail_answer_write(struct mail *mail, struct deferred_name name,

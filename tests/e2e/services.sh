@@ -165,6 +165,12 @@ check_streams()
     check "a long one arrives whole, whatever has room" prints 200000
     req demo COUNT key 100000000 --count 5
     check "--count stops it" prints $'1\n2\n3\n4\n5'
+    req demo PRIMES '' 20
+    check "a thread's stream is printed" prints $'2\n3\n5\n7\n11\n13\n17\n19'
+    run bash -c "'$FERO' req demo PRIMES key 500000 --seeds '$NODE' --timeout 60000 | wc -l"
+    check "a thread's long stream is whole" prints 41538
+    req demo PRIMES '' 9000000000000000000 --count 3
+    check "a thread's stream is stopped" prints $'2\n3\n5'
     req demo TICK '' 20 --count 2
     check "a stream without an end is stopped" prints $'1\n2'
     "$FERO" req demo TICK '' 20 --seeds "$NODE" --timeout 60000 >"$folder/ticks" &

@@ -407,6 +407,32 @@ static void a_shrunk_mail_gives_its_rest_back(void **unused)
     }
 }
 
+/* Others were pushed behind it, as a handler does that sends mail before it replies. */
+static void a_mail_that_is_not_the_last_can_be_shortened(void **unused)
+{
+    (void)unused;
+    for (size_t offset = 0; offset < 256; offset += 8) {
+        for (size_t rest = 8; rest <= 64; rest += 8) {
+            for (unsigned behind = 1; behind <= 2; behind++) {
+                struct lane lane;
+                struct model model = {0};
+                open_lane(&lane, 256);
+                move_to(&lane, &model, offset);
+                assert_true(push(&lane, &model, 64));
+                struct mail *first = model.last;
+                for (unsigned i = 0; i < behind; i++) assert_true(push(&lane, &model, 24));
+                uint64_t tail = lane.producer.tail;
+                lane_shrink(&lane, first, rest);
+                assert_int_equal(lane.producer.tail, tail);
+                model.sizes[(model.pushed - 1 - behind) % MODEL_MAILS_MAX] = rest;
+                drain(&lane, &model);
+                assert_int_equal(model.popped, model.pushed);
+                lane_deinit(&lane);
+            }
+        }
+    }
+}
+
 /* When it was pushed the room was looked up again, and the limit became one of the next lap. */
 static void none_straddles_the_end_behind_a_shrunk_mail(void **unused)
 {
@@ -516,6 +542,7 @@ int main(void)
         cmocka_unit_test(room_is_bounded_by_what_is_unread),
         cmocka_unit_test(room_at_the_end_is_small_but_a_push_wraps),
         cmocka_unit_test(a_shrunk_mail_gives_its_rest_back),
+        cmocka_unit_test(a_mail_that_is_not_the_last_can_be_shortened),
         cmocka_unit_test(none_straddles_the_end_behind_a_shrunk_mail),
         cmocka_unit_test(a_mail_can_be_extended_to_the_end_of_the_memory),
         cmocka_unit_test(random_steps_match_the_model),
