@@ -158,6 +158,7 @@ static int try_all(const struct nodes *nodes, const char *name)
         if (err == 0) continue;
         fprintf(stderr, "fero %s: cannot connect: %s\n", nodes->bench, fero_errmsg());
         if (err == FERO_E_DENIED) return STATUS_REFUSED;
+        if (err == FERO_E_NOTFOUND || err == FERO_E_SYS) return STATUS_NOT_FOUND;
         return err == FERO_E_INVAL ? STATUS_USAGE : STATUS_NOT_CONNECTED;
     }
     return 0;

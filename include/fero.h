@@ -354,7 +354,8 @@ typedef struct fero_req {
 #define FERO_H_IGNORE 2  /* declined: the caller gets FERO_E_NOREPLY at once */
 #define FERO_H_DEFER 3   /* it was retained, and will be replied to later */
 /*
- * A handler. Returns one of the above, or a negative FERO_E_... to reply with that error. It runs
+ * A handler. Returns one of the above, or a negative FERO_E_... to reply with that error, whose text is
+ * that of the call in it that failed so, if one did; fero_reply says another one. It runs
  * on the thread of the shard that owns the key, where the data are, and on several threads at once
  * for different keys: `ud` is theirs to share. It must not block, and must not call the library but
  * for what is in this section, fero_errmsg and fero_strerror. The same holds for the callbacks of

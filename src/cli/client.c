@@ -22,10 +22,10 @@ static const char *reason_of(int err)
 static int status_of(int err)
 {
     switch (err) {
-    case FERO_E_NOTFOUND: return STATUS_NOT_FOUND;
+    case FERO_E_NOTFOUND:
+    case FERO_E_SYS: return STATUS_NOT_FOUND;
     case FERO_E_INVAL: return STATUS_USAGE;
-    case FERO_E_NOTCONN:
-    case FERO_E_SYS: return STATUS_NOT_CONNECTED;
+    case FERO_E_NOTCONN: return STATUS_NOT_CONNECTED;
     case FERO_E_TIMEOUT: return STATUS_TIMED_OUT;
     default: return STATUS_REFUSED;
     }

@@ -62,14 +62,14 @@ struct command {
     int (*run)(const struct command *command, int argc, char **argv);
 };
 
-/* Exit statuses: the same for every command. */
+/* Exit statuses: the same for every command. See "EXIT STATUS" in docs/man/fero.1. */
 enum status {
     STATUS_OK = 0,
-    STATUS_NOT_FOUND = 1, /* or false, or failed */
-    STATUS_USAGE = 2,
-    STATUS_NOT_CONNECTED = 3,
+    STATUS_NOT_FOUND = 1,     /* no such key or cache; or this machine could not do it */
+    STATUS_USAGE = 2,         /* no node would take it */
+    STATUS_NOT_CONNECTED = 3, /* no node is there */
     STATUS_TIMED_OUT = 4,
-    STATUS_REFUSED = 5,
+    STATUS_REFUSED = 5, /* by the node: what it holds, its limits, handlers or token */
 };
 /* Where the value of an option comes from. */
 enum option_source { SOURCE_DEFAULT, SOURCE_ENVIRONMENT, SOURCE_COMMAND_LINE };

@@ -52,7 +52,7 @@ int input_read(struct input *input, const struct command *command, const char *a
         if (input->text == NULL) {
             complain(command, "cannot read the standard input: %s",
                      errno == EFBIG ? "it is over 16 MiB" : strerror(errno));
-            return STATUS_REFUSED;
+            return STATUS_NOT_FOUND;
         }
         text = input->text;
         if (as != VALUE_AS_BYTES && bytes > 0 && text[bytes - 1] == '\n') bytes--;
@@ -60,7 +60,7 @@ int input_read(struct input *input, const struct command *command, const char *a
     input->scratch = malloc(bytes + 1);
     if (input->scratch == NULL) {
         complain(command, "no memory for a value of %zu bytes", bytes);
-        return STATUS_REFUSED;
+        return STATUS_NOT_FOUND;
     }
     const char *expected = value_read(value, text, bytes, as, input->scratch);
     if (expected == NULL) return STATUS_OK;

@@ -19,7 +19,7 @@ int live_open(struct live *live, const struct command *command,
     live->signals = signalfd(-1, &ends, SFD_CLOEXEC);
     if (live->signals < 0) {
         complain(command, "no descriptor for signals: %s", strerror(errno));
-        return STATUS_NOT_CONNECTED;
+        return STATUS_NOT_FOUND;
     }
     int status = cli_open(&live->client, command, options, name);
     if (status != STATUS_OK) close(live->signals);

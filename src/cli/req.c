@@ -69,7 +69,7 @@ static void complain_of_verb(const struct command *command, const char *name, co
 {
     struct nearest nearest = {.wanted = verb};
     for (size_t i = 0; i < sizeof verbs / sizeof verbs[0]; i++) nearest_offer(&nearest, verbs[i]);
-    complain(command, "%s has no handler for the verb \"%s\"; did you mean %s?", name, verb,
+    complain(command, "\"%s\" in %s: %s; did you mean %s?", verb, name, fero_errmsg(),
              nearest.best);
 }
 
@@ -134,9 +134,10 @@ static int ask(const struct command *command, const struct req_options *options,
     if (err < 0 && printing.is_over) fero_wait(op, 0, &result); /* sets fero_errmsg */
     if (err == FERO_E_UNSUPPORTED) {
         complain_of_verb(command, argv[0], argv[1]);
-        status = STATUS_USAGE;
+        status = STATUS_REFUSED;
     } else if (err == FERO_E_NOTFOUND) {
-        complain(command, "%s of \"%s\" in %s: not found", argv[1], (const char *)key.ptr, argv[0]);
+        complain(command, "%s of \"%s\" in %s: %s", argv[1], (const char *)key.ptr, argv[0],
+                 fero_errmsg());
         status = STATUS_NOT_FOUND;
     } else if (err < 0) {
         status = client_complain(&client, err);

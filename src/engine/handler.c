@@ -31,12 +31,25 @@ static fero_slice verb_name(const struct handler *handler, const struct request 
     return (fero_slice){request->verb.data, request->verb.size};
 }
 
+/*
+ * The handler returned an error. Its caller gets the text of the call that failed inside, if that is the
+ * error, else what the error means. What cannot be replied with, or was retained, is left to the shard.
+ */
+static COLD int32_t fail(struct handling *handling, int32_t error)
+{
+    if (handling->retained != NULL) return error;
+    fero_val why = {.type = FERO_T_STRING, .s = fero_str(error_text_of(error))};
+    return fero_reply(&handling->req, error, &why) < 0 ? error : FERO_H_REPLIED;
+}
+
 static int32_t call(struct request_context *context, const void *verb)
 {
     const struct handler *handler = verb;
     struct handling handling;
     handling_init(&handling, context, handler->cache, verb_name(handler, context->request));
-    return handling_end(&handling, handler->function(&handling.req, handler->ud));
+    error_forget();
+    int32_t result = handling_end(&handling, handler->function(&handling.req, handler->ud));
+    return LIKELY(result >= 0) ? result : fail(&handling, result);
 }
 
 static char *copy_text(const char *text)

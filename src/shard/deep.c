@@ -376,7 +376,7 @@ static enum store_result check_way(struct store *store, const struct deep *deep,
                             shown.text, place_text(store, place));
     if (place->found == TREE_BAD_INDEX) {
         const struct path_part *part = &path->parts[place->at];
-        return store_refuse(store, ERROR_INVALID, "\"%s\" is an array, in which \"%s\" is no index",
+        return store_refuse(store, ERROR_TYPE, "\"%s\" is an array, in which \"%s\" is no index",
                             shown.text, shown_of(part->name, part->bytes).text);
     }
     if (place->found != TREE_ABSENT || !place->is_array) return STORE_OK;
@@ -385,7 +385,7 @@ static enum store_result check_way(struct store *store, const struct deep *deep,
     ASSERT(is_index);
     bool is_last = place->at + 1 == path->count;
     if (is_last && is_leaf && index <= place->length) return STORE_OK;
-    return store_refuse(store, ERROR_INVALID,
+    return store_refuse(store, ERROR_TYPE,
                         "\"%s\" has %lu elements and none at %lu: push adds one at its end",
                         shown.text, (unsigned long)place->length, (unsigned long)index);
 }

@@ -189,7 +189,7 @@ check "REMOVE as a verb is a removal" is_status 0
 client get demo 28
 check "and the key is gone" is_status 1
 client req demo ECOH
-check "unknown verb names the nearest" fails_with 2 '"ECOH"' ECHO
+check "unknown verb names the nearest" fails_with 5 '"ECOH"' ECHO
 
 client info
 check "info is JSON about the shards" prints_like '{*"shards":\[{*"cpu_ns":*}\]*}'

@@ -108,9 +108,9 @@ for shards in 1 3; do
     fero patch 30.list '{"a":1}'
     check "$on: nor a patch of one" fails_with 5 '"30.list" is an array' object
     fero set 30.list.x 1
-    check "$on: nor a name in an array" fails_with 2 '"30.list"' '"x"' index
+    check "$on: nor a name in an array" fails_with 5 '"30.list"' '"x"' index
     fero set 30.list.7 1
-    check "$on: nor an element beyond its end" fails_with 2 '"30.list"' 0 7 push
+    check "$on: nor an element beyond its end" fails_with 5 '"30.list"' 0 7 push
     fero set 28..x 1
     check "$on: nor an empty part" fails_with 2 '"28..x"' empty
     fero set .x 1

@@ -42,7 +42,7 @@ check_sessions()
     "$FERO" req sessions WAIT david --seeds "$NODE" --timeout 60000 >"$folder/wait" &
     local waits=$!
     req sessions WAIT nobody
-    check "nobody is not logged in" fails_with 1 "not found"
+    check "nobody is not logged in" fails_with 1 "no such key"
     req sessions LOGOUT david
     check "LOGOUT ends it" prints ""
     wait "$waits"
@@ -50,7 +50,7 @@ check_sessions()
     OUT=$(<"$folder/wait")
     check "WAIT is answered then" prints "logged out"
     req sessions LOGOUT david
-    check "a session ends once" fails_with 1 "not found"
+    check "a session ends once" fails_with 1 "no such key"
 }
 
 build_example sessions

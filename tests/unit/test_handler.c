@@ -69,6 +69,28 @@ static int32_t fail_with_text(fero_req *req, void *ud)
     return FERO_H_REPLIED;
 }
 
+/* Whatever the text of another failure is, here or in an earlier request. */
+static int32_t fail_with_nothing(fero_req *req, void *ud)
+{
+    (void)ud;
+    assert_int_equal(fero_shard_get(req->shard, fero_str("nobody"), NULL, NULL), FERO_E_NOTFOUND);
+    return FERO_E_CONFLICT;
+}
+
+static int32_t store_wrongly(fero_req *req, void *ud)
+{
+    fero_val json = {.type = FERO_T_JSON, .s = fero_str("{\"a\":")};
+    (void)ud;
+    return fero_shard_update(req->shard, fero_str("28"), &json, NULL);
+}
+
+static int32_t fail_without_a_code(fero_req *req, void *ud)
+{
+    (void)req;
+    (void)ud;
+    return -4711;
+}
+
 static int32_t reply_wrongly(fero_req *req, void *ud)
 {
     static const uint8_t large[20001];
@@ -96,6 +118,9 @@ static fero_val with;
 static const fero_verb verbs[] = {{"echo", echo, &seen},
                                   {"with", reply_with, &with},
                                   {"fails", fail_with_text, NULL},
+                                  {"fails_bare", fail_with_nothing, NULL},
+                                  {"fails_inside", store_wrongly, NULL},
+                                  {"fails_oddly", fail_without_a_code, NULL},
                                   {"wrongly", reply_wrongly, NULL}};
 
 /* Puts the engine's definition in the place of the test node's own. */
@@ -303,6 +328,20 @@ static void a_name_that_cannot_be_opened_is_refused(void **unused)
     assert_int_equal(make("demo", &broken, 1), FERO_E_INVAL);
 }
 
+static void a_failure_that_is_returned_says_why(void **unused)
+{
+    (void)unused;
+    peer_ask(&peer, ask_verb(1, "fails_inside", "k", ""));
+    peer_ask(&peer, ask_verb(2, "fails_bare", "k", ""));
+    peer_ask(&peer, ask_verb(3, "fails_oddly", "k", ""));
+    peer_ask(&peer, ask_get(4, "28"));
+    node_settle(&node);
+    peer_expect_failure(&peer, 1, ERROR_TYPE, "\"28\" is not JSON");
+    peer_expect_failure(&peer, 2, ERROR_CONFLICT, "conflict");
+    peer_expect_failure(&peer, 3, ERROR_NO_REPLY, "declined");
+    peer_expect_failure(&peer, 4, ERROR_NOT_FOUND, "no such key");
+}
+
 static void any_allocation_may_fail(void **unused)
 {
     (void)unused;
@@ -325,6 +364,7 @@ int main(void)
         TEST(the_handler_of_everything_sees_names),
         TEST(values_have_their_types_both_ways),
         TEST(a_failure_carries_its_value),
+        TEST(a_failure_that_is_returned_says_why),
         TEST(a_wrong_reply_is_refused_and_leaves_the_request_open),
         TEST(opened_lists_the_verbs),
         cmocka_unit_test(wrong_definitions_are_refused),
