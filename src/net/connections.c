@@ -13,6 +13,7 @@ int connections_open(struct connections *table, uint32_t tcp_max, struct io_coun
     uint32_t count = tcp_max + UDP_SOCKETS_MAX;
     *table = (struct connections){
         .counters = counters,
+        .blocks.bytes = &counters->held_bytes,
         .bytes = count * sizeof *table->list,
         .count = count,
         .tcp_max = tcp_max,
@@ -30,9 +31,9 @@ void connections_close(struct connections *table)
         struct connection *connection = &table->list[i];
         if (connection->state == CONNECTION_FREE) continue;
         if (connection->fd >= 0) close(connection->fd);
-        held_clear(&connection->held, &table->retired);
+        held_clear(&connection->held, &table->blocks);
     }
-    held_blocks_free(&table->retired);
+    held_blocks_free(&table->blocks);
     memory_release(table->list, table->bytes);
 }
 
@@ -109,7 +110,7 @@ void connections_reap(struct connections *table)
         table->gone = connection->next;
         slot_put(table, connection);
     }
-    held_blocks_free(&table->retired);
+    held_blocks_free(&table->blocks);
 }
 
 void connection_mark(struct connections *table, struct connection *connection)
@@ -168,7 +169,7 @@ void connection_deliver_held(struct connections *table, struct connection *conne
                              struct events *events, size_t bytes_max)
 {
     uint8_t *data;
-    int64_t size = held_take(&connection->held, bytes_max, &data, &table->retired);
+    int64_t size = held_take(&connection->held, bytes_max, &data, &table->blocks);
     if (size < 0)
         connection_end(table, connection, (int32_t)size);
     else

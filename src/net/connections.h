@@ -101,7 +101,7 @@ struct connections {
     uint32_t marked;
     uint32_t marked_last;
     uint32_t turn;
-    struct held_block *retired; /* may be pointed into until the next io_wait */
+    struct held_blocks blocks;
 };
 
 /* The events that an io_wait collects. */

@@ -242,7 +242,7 @@ static int epoll_io_detach(struct io *io, uint32_t conn)
     if (connection->is_watched && epoll_forget(epoll, fd) < 0) return -EBUSY;
     connection->fd = -1;
     connection->state = CONNECTION_DETACHED;
-    held_clear(&connection->held, &epoll->table.retired);
+    held_clear(&connection->held, &epoll->table.blocks);
     connection_mark(&epoll->table, connection);
     return fd;
 }
@@ -271,7 +271,7 @@ static void epoll_io_pause(struct io *io, uint32_t conn, const void *rest, size_
     ASSERT(!connection->is_udp);
     if (connection->state != CONNECTION_UP) return;
     connection->is_paused = true;
-    int err = held_put_back(&connection->held, rest, rest_bytes, &epoll->table.retired);
+    int err = held_put_back(&connection->held, rest, rest_bytes, &epoll->table.blocks);
     if (err < 0) connection_end(&epoll->table, connection, err);
 }
 

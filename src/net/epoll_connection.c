@@ -126,7 +126,7 @@ static bool service_receive(struct epoll *epoll, struct connection *connection,
 {
     struct connections *table = &epoll->table;
     struct held *held = &connection->held;
-    if (held->block != NULL && held_bytes(held) == 0) held_clear(held, &table->retired);
+    if (held->block != NULL && held_bytes(held) == 0) held_clear(held, &table->blocks);
     bool is_wanted = !connection->is_paused && !connection->told_eof &&
                      (held_bytes(held) > 0 || connection->is_readable || connection->has_eof);
     if (!is_wanted) return true;
@@ -185,7 +185,7 @@ static bool service_ending(struct epoll *epoll, struct connection *connection,
                            struct events *events)
 {
     struct connections *table = &epoll->table;
-    held_clear(&connection->held, &table->retired);
+    held_clear(&connection->held, &table->blocks);
     if (connection->turn == table->turn || events_are_full(events)) return false;
     /* Out of the set, too: ours was the only descriptor of it. */
     if (connection->fd >= 0) close(connection->fd);

@@ -18,6 +18,12 @@ struct held_block {
     _Alignas(CACHE_LINE) uint8_t data[];
 };
 
+/* What the blocks of all connections of an io have in common. */
+struct held_blocks {
+    struct held_block *retired; /* may be pointed into until the next io_wait */
+    uint64_t *bytes; /* memory of all blocks, these included: a counter that is not ours */
+};
+
 /* block->data[start .. end) waits; what lies before `start` is headroom. */
 struct held {
     struct held_block *block;
@@ -32,20 +38,20 @@ static inline size_t held_bytes(const struct held *held)
 
 /*
  * Copies `bytes` behind or in front of what waits. To put the tail of the last piece back costs
- * nothing. Blocks that were outgrown go to `retired`. Returns 0 or -ENOMEM, and then nothing changed.
+ * nothing. Blocks that were outgrown are retired. Returns 0 or -ENOMEM, and then nothing changed.
  */
 MUST_CHECK int held_append(struct held *held, const void *data, size_t bytes,
-                           struct held_block **retired);
+                           struct held_blocks *blocks);
 MUST_CHECK int held_put_back(struct held *held, const void *data, size_t bytes,
-                             struct held_block **retired);
+                             struct held_blocks *blocks);
 /*
  * Takes up to `bytes_max` from the front: returns how many and where. There is headroom before
  * them, and they stay valid until their block is freed. Something must be waiting. Returns -ENOMEM
  * where the headroom could not be made.
  */
 MUST_CHECK int64_t held_take(struct held *held, size_t bytes_max, uint8_t **data,
-                             struct held_block **retired);
+                             struct held_blocks *blocks);
 /* Drops everything. The block of an empty `held` stays until then, for held_put_back. */
-void held_clear(struct held *held, struct held_block **retired);
-/* Frees a list of blocks. */
-void held_blocks_free(struct held_block **retired);
+void held_clear(struct held *held, struct held_blocks *blocks);
+/* Frees those that are retired. */
+void held_blocks_free(struct held_blocks *blocks);

@@ -74,6 +74,7 @@ struct io_counters {
     uint64_t received_bytes; /* over all of them */
     uint64_t sends;
     uint64_t sent_bytes;
+    uint64_t held_bytes;    /* a level: memory of what waits for paused connections to go on */
     uint64_t buffers_out;   /* a receive found no buffer and was armed again */
     uint64_t overflows;     /* completion queue overflows; must stay 0 */
     uint64_t accept_pauses; /* out of descriptors: accepting paused */

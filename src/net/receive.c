@@ -45,7 +45,7 @@ static int hold_stash(struct uring *uring, struct connection *connection)
         uint16_t buffer = stash_pop(uring, connection);
         if (err < 0) continue;
         err = held_append(&connection->held, buffers_data(&uring->buffers, buffer),
-                          uring->stashed[buffer].size, &uring->table.retired);
+                          uring->stashed[buffer].size, &uring->table.blocks);
     }
     return err;
 }
@@ -63,7 +63,7 @@ bool receive_is_waiting(const struct connection *connection)
 bool receive_deliver(struct uring *uring, struct connection *connection, struct events *events)
 {
     struct held *held = &connection->held;
-    if (held->block != NULL && held_bytes(held) == 0) held_clear(held, &uring->table.retired);
+    if (held->block != NULL && held_bytes(held) == 0) held_clear(held, &uring->table.blocks);
     if (!receive_is_waiting(connection) || connection->is_paused) return true;
     if (!can_deliver(uring, connection) || events_are_full(events)) return false;
     if (held_bytes(held) > 0) {
@@ -122,7 +122,7 @@ static void receive_buffer(struct uring *uring, struct connection *connection,
     if (connection->state != CONNECTION_UP) {
         buffers_put(&uring->buffers, buffer);
     } else if (connection->is_paused || held_bytes(&connection->held) > 0) {
-        int err = held_append(&connection->held, data, size, &uring->table.retired);
+        int err = held_append(&connection->held, data, size, &uring->table.blocks);
         buffers_put(&uring->buffers, buffer);
         if (err < 0) connection_end(&uring->table, connection, err);
     } else if (can_deliver(uring, connection) && connection->stash_first == NO_BUFFER &&
@@ -182,7 +182,7 @@ void receive_pause(struct uring *uring, struct connection *connection, const voi
                    size_t rest_bytes)
 {
     connection->is_paused = true;
-    int err = held_put_back(&connection->held, rest, rest_bytes, &uring->table.retired);
+    int err = held_put_back(&connection->held, rest, rest_bytes, &uring->table.blocks);
     if (err == 0) err = hold_stash(uring, connection);
     if (err < 0) {
         connection_end(&uring->table, connection, err);
@@ -194,5 +194,5 @@ void receive_pause(struct uring *uring, struct connection *connection, const voi
 void receive_drop(struct uring *uring, struct connection *connection)
 {
     while (connection->stash_first != NO_BUFFER) (void)stash_pop(uring, connection);
-    held_clear(&connection->held, &uring->table.retired);
+    held_clear(&connection->held, &uring->table.blocks);
 }

@@ -261,7 +261,7 @@ static int uring_detach(struct io *io, uint32_t conn)
     int fd = connection->fd;
     connection->fd = -1;
     connection->state = CONNECTION_DETACHED;
-    held_clear(&connection->held, &uring->table.retired);
+    held_clear(&connection->held, &uring->table.blocks);
     connection_mark(&uring->table, connection);
     return fd;
 }
@@ -404,7 +404,7 @@ static void drain(struct uring *uring)
         if (queue_enter(&uring->queue, queue_has_completions(&uring->queue) ? 0 : NS_PER_MS) < 0)
             break;
         reap(uring, &events);
-        held_blocks_free(&uring->table.retired);
+        held_blocks_free(&uring->table.blocks);
     }
 }
 

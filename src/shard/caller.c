@@ -752,19 +752,28 @@ void callers_trim(struct shard *shard)
     if (shard->trim_next >= shard->callers_fresh) shard->trim_next = 0;
 }
 
-static struct caller *largest_caller(const struct shard *shard)
+/*
+ * Those whose links hold most, the largest first, in one walk: there may be very many callers.
+ * Returns how many there are, EVICTED_MAX at most.
+ */
+static unsigned largest_callers(struct shard *shard, struct caller *largest[EVICTED_MAX])
 {
-    struct caller *largest = NULL;
-    uint64_t most = 0;
+    uint64_t bytes[EVICTED_MAX];
+    unsigned count = 0;
     for (uint32_t i = 0; i < shard->callers_fresh; i++) {
         struct caller *caller = &shard->callers[i];
         if (caller->state == CALLER_FREE || caller->state == CALLER_CLOSED) continue;
-        uint64_t bytes = link_memory(&caller->link);
-        if (bytes <= most) continue;
-        most = bytes;
-        largest = caller;
+        uint64_t holds = link_memory(&caller->link);
+        if (holds == 0 || (count == EVICTED_MAX && holds <= bytes[count - 1])) continue;
+        unsigned at = count < EVICTED_MAX ? count++ : count - 1;
+        for (; at > 0 && bytes[at - 1] < holds; at--) {
+            bytes[at] = bytes[at - 1];
+            largest[at] = largest[at - 1];
+        }
+        bytes[at] = holds;
+        largest[at] = caller;
     }
-    return largest;
+    return count;
 }
 
 /*
@@ -799,10 +808,10 @@ void callers_relieve(struct shard *shard)
     bool is_tight = links->bytes > links->bytes_max / 2;
     shard->outbox_bytes = UNLIKELY(is_tight) ? max_u64(most / TIGHT_PART, TIGHT_BYTES_MIN) : most;
     if (LIKELY(links->bytes <= links->bytes_max)) return;
-    for (unsigned i = 0; i < EVICTED_MAX && links->bytes > links->bytes_max; i++) {
-        struct caller *caller = largest_caller(shard);
-        if (caller == NULL) return;
-        evict(shard, caller);
+    struct caller *largest[EVICTED_MAX];
+    unsigned count = largest_callers(shard, largest);
+    for (unsigned i = 0; i < count && links->bytes > links->bytes_max; i++) {
+        evict(shard, largest[i]);
         shard->work++;
     }
 }

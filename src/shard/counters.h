@@ -27,7 +27,7 @@
     X(COUNT, evicted)        /* because links held too much */                                     \
     X(COUNT, handed)         /* connections given to other shards */                               \
     X(LEVEL, connections)                                                                          \
-    X(LEVEL, links_bytes)    /* of the large buffers of links */                                    \
+    X(LEVEL, links_bytes)    /* of the large buffers of links, and what waits for paused ones */    \
     X(LEVEL, sessions)                                                                             \
     X(LEVEL, deferred)       /* requests that handlers keep and have not answered */               \
     X(LEVEL, subscriptions)                                                                        \

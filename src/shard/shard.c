@@ -291,7 +291,7 @@ static void publish_counters(struct shard *shard)
     store_relaxed_u64(&counters->received_bytes, shard->io->counters.received_bytes);
     store_relaxed_u64(&counters->sent_bytes, shard->io->counters.sent_bytes);
     store_relaxed_u64(&counters->sessions, shard->sessions.count);
-    store_relaxed_u64(&counters->links_bytes, shard->links.bytes);
+    store_relaxed_u64(&counters->links_bytes, shard->links.bytes + shard->io->counters.held_bytes);
     uint64_t keys = 0;
     uint64_t tables = 0;
     for (uint32_t i = 0; i < shard->caches_count; i++) {

@@ -313,6 +313,39 @@ static void who_holds_most_and_does_not_read_is_closed(void **state)
     close_tight();
 }
 
+static void as_many_are_closed_in_a_turn_as_must_be(void **state)
+{
+    (void)state;
+    open_tight();
+    const struct shard *shard = node.shards[0];
+    for (unsigned i = 0; i < 3; i++) ask_and_not_read(&peers[i], 40 + 5 * i);
+    node_turn(&node);
+    assert_true(shard->links.bytes <= LINKS_BYTES_MAX);
+    assert_int_equal(shard->counters.evicted, 2);
+    node_settle(&node);
+    unsigned up_count = 0;
+    for (int i = 0; i < 3; i++) {
+        if (!peer_is_up(&peers[i])) continue;
+        up_count++;
+        fake_io_hold_sends(node.ios[0], peers[i].conn, false);
+    }
+    assert_int_equal(up_count, 1);
+    node_settle(&node);
+    close_tight();
+}
+
+static void what_the_io_holds_is_counted_with_links(void **state)
+{
+    (void)state;
+    open_tight();
+    const struct shard *shard = node.shards[0];
+    shard->io->counters.held_bytes = 12345;
+    node_turn(&node);
+    assert_int_equal(shard->counters.links_bytes, shard->links.bytes + 12345);
+    shard->io->counters.held_bytes = 0;
+    close_tight();
+}
+
 static void half_received_frames_count_too(void **state)
 {
     (void)state;
@@ -344,6 +377,8 @@ int main(void)
         cmocka_unit_test(where_links_hold_much_each_may_have_less),
         cmocka_unit_test(who_holds_most_and_does_not_read_is_closed),
         cmocka_unit_test(half_received_frames_count_too),
+        cmocka_unit_test(as_many_are_closed_in_a_turn_as_must_be),
+        cmocka_unit_test(what_the_io_holds_is_counted_with_links),
         cmocka_unit_test(an_info_has_no_key_and_no_slot),
         cmocka_unit_test(info_quotes_the_names_of_caches),
     };

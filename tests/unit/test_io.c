@@ -188,6 +188,34 @@ static void the_end_waits_for_what_is_held(void **state)
     pair_close(pair);
 }
 
+static void what_is_held_is_counted(void **state)
+{
+    (void)state;
+    enum { BYTES = 100000 };
+    struct pair *pair = pair_open();
+    const uint64_t *held = &pair->server.io->counters.held_bytes;
+    pair->server.manner = MANNER_IGNORE;
+    struct talk *talk = pair_connect(pair);
+    struct talk *other = &pair->server.talks[0];
+    uint8_t *bytes = random_bytes(BYTES, 15);
+    talk_send(&pair->client, talk, bytes, 1);
+    PAIR_UNTIL(pair, other->bytes_count == 1);
+    assert_int_equal(*held, 0);
+    io_pause(pair->server.io, other->conn, bytes, BYTES);
+    assert_in_range(*held, BYTES, 2 * BYTES);
+    talk_resume(&pair->server, other);
+    PAIR_UNTIL(pair, other->bytes_count == BYTES + 1);
+    PAIR_UNTIL(pair, *held == 0);
+    /* And where it is never delivered. */
+    io_pause(pair->server.io, other->conn, bytes, BYTES);
+    assert_in_range(*held, BYTES, 2 * BYTES);
+    io_close(pair->server.io, other->conn);
+    PAIR_UNTIL(pair, other->is_closed);
+    PAIR_UNTIL(pair, *held == 0);
+    free(bytes);
+    pair_close(pair);
+}
+
 static void no_memory_to_hold_bytes_closes_the_connection(void **state)
 {
     (void)state;
@@ -797,6 +825,7 @@ int main(void)
         cmocka_unit_test(what_is_put_back_comes_again_in_order),
         cmocka_unit_test(a_paused_connection_is_silent),
         cmocka_unit_test(the_end_waits_for_what_is_held),
+        cmocka_unit_test(what_is_held_is_counted),
         cmocka_unit_test(no_memory_to_hold_bytes_closes_the_connection),
         cmocka_unit_test(an_accepted_connection_delivers_once_and_pauses),
         cmocka_unit_test(a_detached_connection_goes_on_in_another_io),
