@@ -456,8 +456,8 @@ FERO_API int fero_req_on(fero_req *req, fero_req_fn fn, void *ud);
 FERO_API int fero_next(fero_req *req, fero_result *result);
 
 /*
- * Keys of a cache on the shard that a handler or callback runs on. Its own keys are read and written
- * at once, by the default handler. `offset` may be NULL.
+ * Keys of a cache on the shard that a handler or callback runs on. Its own keys, and what is inside of
+ * them, are read and written at once, by the default handler. `offset` may be NULL.
  *
  *   FERO_E_NOTOWNER  the key is another shard's.
  *   FERO_E_NOTFOUND  there is no such key.
@@ -465,21 +465,34 @@ FERO_API int fero_next(fero_req *req, fero_result *result);
  *   FERO_E_TOOBIG, FERO_E_TYPE, FERO_E_NOMEM  as for requests; nothing was changed.
  */
 
-/* The value lies in the cache's memory, borrowed until this call of the handler returns. */
+/*
+ * The value lies in the cache's memory, borrowed until this call of the handler returns. One that has to
+ * be put together as JSON, of an object whose fields were changed, is written for this call.
+ */
 FERO_API int fero_shard_get(fero_shard *shard, fero_slice key, fero_val *value, uint64_t *offset);
 FERO_API int fero_shard_update(fero_shard *shard, fero_slice key, const fero_val *value,
                                uint64_t *offset);
 FERO_API int fero_shard_remove(fero_shard *shard, fero_slice key, uint64_t *offset);
+/* As fero_add, fero_push and fero_patch, with a key. `id` and `index`, of what is new, may be NULL. */
+FERO_API int fero_shard_add(fero_shard *shard, fero_slice key, const fero_val *value, int64_t *id,
+                            uint64_t *offset);
+FERO_API int fero_shard_push(fero_shard *shard, fero_slice key, const fero_val *value,
+                             int64_t *index, uint64_t *offset);
+FERO_API int fero_shard_patch(fero_shard *shard, fero_slice key, fero_slice fields,
+                              uint64_t *offset);
 
 #define FERO_ASK_GET 1
 #define FERO_ASK_UPDATE 2
 #define FERO_ASK_REMOVE 3
+#define FERO_ASK_ADD 4   /* the result's value is the new id */
+#define FERO_ASK_PUSH 5  /* the result's value is the new index */
+#define FERO_ASK_PATCH 6 /* `value` is JSON */
 /* The answer to fero_shard_ask, on the asking shard's thread. What `result` points to is borrowed. */
 typedef void (*fero_answer_fn)(fero_shard *shard, const fero_result *result, void *ud);
 /*
  * Reads or writes a key of whatever shard, by the default handler there. `fn` is called exactly once
  * with the answer: before this returns where the key is this shard's own, else later. `value` is for
- * FERO_ASK_UPDATE. To reply to a request when the answer is there, retain it.
+ * those that write one. To reply to a request when the answer is there, retain it.
  *
  *   FERO_E_AGAIN  too much is on its way to that shard: tell your caller so, or try again from a timer.
  *   FERO_E_INVAL, FERO_E_TOOBIG, FERO_E_TYPE, FERO_E_NOMEM  as above; `fn` is not called.

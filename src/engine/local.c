@@ -12,6 +12,8 @@
 #include "engine/result.h"
 #include "ring/slot.h"
 #include "shard/crossing.h"
+#include "shard/deep.h"
+#include "shard/lent.h"
 #include "shard/request.h"
 #include "shard/shard.h"
 
@@ -65,8 +67,9 @@ static bool apply(struct cache *cache, struct message *message, struct captured 
     return true;
 }
 
+/* `number`: that an add or a push gave; may be NULL, as `offset`. */
 static int change(fero_shard *handle, uint8_t type, fero_slice key, const fero_val *value,
-                  uint64_t *offset)
+                  int64_t *number, uint64_t *offset)
 {
     struct message message = {.type = type, .key = key};
     struct captured captured;
@@ -82,6 +85,7 @@ static int change(fero_shard *handle, uint8_t type, fero_slice key, const fero_v
         return error_set(FERO_E_NOMEM, "no memory for a request");
     result_read(&result, captured.frame, captured.bytes);
     if (offset != NULL) *offset = result.offset;
+    if (number != NULL) *number = result.value.i64;
     if (result.outcome != FERO_OUTCOME_OK)
         error_set(result.error, "%.*s", (int)result.value.s.len,
                   result.value.s.len > 0 ? (const char *)result.value.s.ptr : "");
@@ -91,33 +95,91 @@ static int change(fero_shard *handle, uint8_t type, fero_slice key, const fero_v
 
 int fero_shard_update(fero_shard *shard, fero_slice key, const fero_val *value, uint64_t *offset)
 {
-    return change(shard, FRAME_UPDATE, key, value, offset);
+    return change(shard, FRAME_UPDATE, key, value, NULL, offset);
 }
 
 int fero_shard_remove(fero_shard *shard, fero_slice key, uint64_t *offset)
 {
-    return change(shard, FRAME_REMOVE, key, NULL, offset);
+    return change(shard, FRAME_REMOVE, key, NULL, NULL, offset);
+}
+
+int fero_shard_add(fero_shard *shard, fero_slice key, const fero_val *value, int64_t *id,
+                   uint64_t *offset)
+{
+    return change(shard, FRAME_ADD, key, value, id, offset);
+}
+
+int fero_shard_push(fero_shard *shard, fero_slice key, const fero_val *value, int64_t *index,
+                    uint64_t *offset)
+{
+    return change(shard, FRAME_PUSH, key, value, index, offset);
+}
+
+int fero_shard_patch(fero_shard *shard, fero_slice key, fero_slice fields, uint64_t *offset)
+{
+    const fero_val value = {.type = FERO_T_JSON, .s = fields};
+    return change(shard, FRAME_PATCH, key, &value, NULL, offset);
+}
+
+/* What a key is, found in the table, or inside of a partition. */
+struct found {
+    enum value_type type;
+    uint64_t offset;
+    struct bytes data;
+};
+
+/* A value that does not lie in the log as it is asked for is written to the shard's memory. */
+static int find_deep(struct cache *cache, const struct store_request *request, bool is_wanted,
+                     struct found *found)
+{
+    struct store *store = &cache->store;
+    struct deep_value value;
+    enum store_result result = deep_get(store, request, &value);
+    if (result == STORE_REFUSED)
+        return error_set(-(int)store->refusal.error, "%.*s", (int)store->refusal.bytes,
+                         store->refusal.text);
+    if (result != STORE_OK) return error_set_text(FERO_E_NOTFOUND, "no such key");
+    *found = (struct found){value.type, value.offset, value.data};
+    if (value.data.data != NULL || value.bytes == 0 || !is_wanted) return 0;
+    if (value.bytes > cache->shard->options->value_bytes_max)
+        return error_set(FERO_E_TOOBIG, "the value has %zu bytes as JSON: ask for parts of it",
+                         value.bytes);
+    uint8_t *copy = lent_take(cache->shard, value.bytes);
+    if (copy == NULL) return error_set(FERO_E_NOMEM, "no memory for a value");
+    deep_value_copy(store, &value, copy);
+    found->data = (struct bytes){copy, value.bytes};
+    return 0;
+}
+
+static int find(struct cache *cache, fero_slice key, bool is_wanted, struct found *found)
+{
+    struct store_request request = {.slot = FRAME_SLOT_ANY,
+                                    .type = FRAME_GET,
+                                    .body = key.ptr,
+                                    .body_bytes = (uint32_t)key.len,
+                                    .key_len = (uint16_t)key.len};
+    const struct change *change;
+    store_prepare(&cache->store, &request);
+    enum store_result result = store_get(&cache->store, &request, &change);
+    if (result == STORE_DEEP) return find_deep(cache, &request, is_wanted, found);
+    if (result != STORE_OK) return error_set_text(FERO_E_NOTFOUND, "no such key");
+    *found = (struct found){change_value_type(change),
+                            change_offset(change),
+                            {change_value(change), change_value_bytes(change)}};
+    return 0;
 }
 
 int fero_shard_get(fero_shard *shard, fero_slice key, fero_val *value, uint64_t *offset)
 {
-    struct store_request request = {.slot = FRAME_SLOT_ANY, .type = FRAME_GET};
-    const struct change *found;
     struct cache *cache = cache_of(shard);
+    struct found found = {0};
     if (cache == NULL) return FERO_E_INVAL;
     int err = check_key(cache, key);
-    if (err < 0) return err;
-    request.body = key.ptr;
-    request.body_bytes = (uint32_t)key.len;
-    request.key_len = (uint16_t)key.len;
-    store_prepare(&cache->store, &request);
-    if (store_get(&cache->store, &request, &found) != STORE_OK)
-        return error_set_text(FERO_E_NOTFOUND, "no such key");
-    if (offset != NULL) *offset = change_offset(found);
+    if (err < 0 || (err = find(cache, key, value != NULL, &found)) < 0) return err;
+    if (offset != NULL) *offset = found.offset;
     if (value == NULL) return 0;
     *value = (fero_val){0};
-    bool is_valid = result_value_read(value, (uint8_t)change_value_type(found), change_value(found),
-                                      change_value_bytes(found));
+    bool is_valid = result_value_read(value, (uint8_t)found.type, found.data.data, found.data.size);
     ASSERT(is_valid);
     return 0;
 }
@@ -202,19 +264,20 @@ static int ask_other(struct cache *cache, uint32_t to, struct message *message,
 int fero_shard_ask(fero_shard *handle, int32_t what, fero_slice key, const fero_val *value,
                    fero_answer_fn function, void *ud)
 {
-    static const uint8_t types[] = {[FERO_ASK_GET] = FRAME_GET,
-                                    [FERO_ASK_UPDATE] = FRAME_UPDATE,
-                                    [FERO_ASK_REMOVE] = FRAME_REMOVE};
+    static const uint8_t types[] = {
+        [FERO_ASK_GET] = FRAME_GET,       [FERO_ASK_UPDATE] = FRAME_UPDATE,
+        [FERO_ASK_REMOVE] = FRAME_REMOVE, [FERO_ASK_ADD] = FRAME_ADD,
+        [FERO_ASK_PUSH] = FRAME_PUSH,     [FERO_ASK_PATCH] = FRAME_PATCH};
     struct cache *cache = cache_of(handle);
     struct captured captured;
     uint8_t truth;
     if (cache == NULL) return FERO_E_INVAL;
-    if (function == NULL || what < FERO_ASK_GET || what > FERO_ASK_REMOVE)
-        return error_set(FERO_E_INVAL, "it needs a function, and FERO_ASK_GET, _UPDATE or _REMOVE");
+    if (function == NULL || what < FERO_ASK_GET || what > FERO_ASK_PATCH)
+        return error_set(FERO_E_INVAL, "it needs a function, and a FERO_ASK_...: %d is none", what);
     int err = check_key(cache, key);
     if (err < 0 && err != FERO_E_NOTOWNER) return err;
     struct message message = {.type = types[what], .slot = FRAME_SLOT_ANY, .key = key};
-    const fero_val *given = what == FERO_ASK_UPDATE ? value : NULL;
+    const fero_val *given = what != FERO_ASK_GET && what != FERO_ASK_REMOVE ? value : NULL;
     uint32_t value_bytes_max = (uint32_t)cache->shard->options->value_bytes_max;
     int value_err = message_read_value(&message, value_bytes_max, given, &truth);
     if (value_err < 0) return value_err;

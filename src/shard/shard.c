@@ -27,6 +27,7 @@
 #include "ring/slot.h"
 #include "shard/crossing.h"
 #include "shard/feed.h"
+#include "shard/lent.h"
 #include "shard/subscription.h"
 
 #define SPIN_NS_MIN (5 * NS_PER_US)
@@ -110,6 +111,7 @@ void shard_deinit(struct shard *shard)
     deferreds_deinit(shard);
     waiters_deinit(shard);
     asks_deinit(&shard->asks);
+    lent_put_all(shard);
     timers_deinit(&shard->timers);
     for (uint32_t i = 0; i < shard->callers_fresh; i++)
         if (shard->callers[i].state != CALLER_FREE) caller_release(&shard->callers[i]);
@@ -438,6 +440,7 @@ bool shard_turn_within(struct shard *shard, uint64_t wait_ns_max)
     callers_relieve(shard);
     compact(shard); /* 8 */
     publish_counters(shard);
+    lent_put_all(shard);
     bool goes_on = !shard->stopping || !may_stop(shard);
     running = NULL;
     return goes_on;
@@ -453,6 +456,7 @@ void shard_take_port(struct shard *shard, uint32_t port)
     running = shard;
     read_clocks(shard);
     crossing_take(shard, FROM_PORTS + port);
+    lent_put_all(shard);
     running = NULL;
     wake_sleepers(shard, mailbox_publish(shard->mailbox));
 }

@@ -85,6 +85,8 @@ struct crossing_peer {
 /* The argument is the cache's definition, and how long stopping may take: a uint64_t, nanoseconds. */
 enum shard_command { COMMAND_NONE, COMMAND_OPEN_CACHE, COMMAND_STOP };
 
+struct lent;
+
 struct shard {
     uint32_t index;
     bool stopping;
@@ -137,6 +139,7 @@ struct shard {
     struct crossing_peer crossing[SHARDS_MAX];
     struct timers timers;
     struct deferreds deferreds;
+    struct lent *lent;    /* to handlers, for this turn */
     uint64_t parts_taken; /* grows when threads have room for parts of streams; release, acquire */
     struct waiters waiters;
     struct asks asks;
