@@ -18,6 +18,8 @@
 
 /* Between two looks at a node's memory while warming up: many times the step it grows by. */
 #define SETTLE_CHUNK_BYTES (64 * MIB)
+/* It has settled when it did not grow in so many of them: compaction comes in waves. */
+#define SETTLE_CHUNKS 4
 /* So long at most, */
 #define SETTLE_NS (30 * NS_PER_S)
 /* and so many times the records of a run: for few of them nobody waits until a node has settled. */

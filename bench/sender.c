@@ -803,15 +803,16 @@ static bool settle(struct senders *senders)
     uint64_t begin_ns = clock_now_ns();
     uint64_t left = SETTLE_RECORDS_FACTOR * options->records;
     const uint64_t *memory_bytes = &senders->list[0].server_memory_bytes;
-    uint64_t before_bytes;
+    unsigned quiet = 0;
     if (options->verb != SENDER_UPDATE || options->warmup > 0) return true;
     progress_say("warming up");
     if (!everyone(senders, TASK_ASK)) return false;
-    do {
-        before_bytes = *memory_bytes;
+    while (quiet < SETTLE_CHUNKS && left > 0 && clock_now_ns() - begin_ns < SETTLE_NS) {
+        uint64_t before_bytes = *memory_bytes;
         left -= min_u64(left, chunk_of(options));
         if (!everyone(senders, TASK_SETTLE) || !everyone(senders, TASK_ASK)) return false;
-    } while (*memory_bytes > before_bytes && left > 0 && clock_now_ns() - begin_ns < SETTLE_NS);
+        quiet = *memory_bytes > before_bytes ? 0 : quiet + 1;
+    }
     return true;
 }
 

@@ -23,6 +23,7 @@
 
 struct turn_options {
     int64_t messages;
+    int64_t warm_up;
     int64_t keys;
     int64_t size;
     int64_t shards;
@@ -111,7 +112,7 @@ static void run(struct feeder *feeder, const struct turn_options *options)
     uint64_t messages = (uint64_t)options->messages;
     feeder_open(feeder, &wanted);
     feeder_feed(feeder, FEEDER_UPDATE, wanted.keys, feeder_key_in_order, NULL, NULL);
-    feeder_feed(feeder, verb, WARM_UP_MESSAGES, feeder_key_at_random, NULL, NULL);
+    feeder_feed(feeder, verb, (uint64_t)options->warm_up, feeder_key_at_random, NULL, NULL);
     struct feeder_totals before = feeder_totals_of(feeder);
     feeder_feed(feeder, verb, messages, feeder_key_at_random, turn_measured, &figures);
     struct feeder_totals after = feeder_totals_of(feeder);
@@ -126,6 +127,8 @@ static void run(struct feeder *feeder, const struct turn_options *options)
 static const struct option_spec turn_specs[] = {
     {.name = "messages", .kind = OPTION_SIZE, FIELD(messages), .shows = "N", .low = 1,
      .high = 1000000000, .help = "requests to measure (10000000)"},
+    {.name = "warm-up", .kind = OPTION_SIZE, FIELD(warm_up), .shows = "N", .low = 0,
+     .high = 1000000000, .help = "requests before those, not measured (100000)"},
     {.name = "keys", .kind = OPTION_SIZE, FIELD(keys), .shows = "N", .low = 1,
      .high = 20000000, .help = "loaded before, and chosen from at random (1000000)"},
     {.name = "size", .letter = 'm', .kind = OPTION_SIZE, FIELD(size), .shows = "BYTES",
@@ -159,8 +162,12 @@ static const struct command command_turn = {
 
 int bench_turn_main(int argc, char **argv)
 {
-    struct turn_options options = {
-        .messages = 10000000, .keys = 1000000, .size = 100, .shards = 1, .history = 128 * MIB};
+    struct turn_options options = {.messages = 10000000,
+                                   .warm_up = WARM_UP_MESSAGES,
+                                   .keys = 1000000,
+                                   .size = 100,
+                                   .shards = 1,
+                                   .history = 128 * MIB};
     int count;
     int status = command_parse(&command_turn, argc - 1, argv + 1, &options, &count);
     if (status != COMMAND_GO_ON) return status;

@@ -48,6 +48,12 @@
 #define GROUP 16
 /* So many records ahead, the next ones are fetched where they begin if all are of one size. */
 #define READ_AHEAD 16
+/* So many records ahead of those, the index words are fetched where all are of one size. */
+#define WORDS_AHEAD 64
+/* How far the target's memory is fetched ahead of its end. */
+#define TARGET_AHEAD_BYTES 4096
+/* A batch of the target ends behind this many bytes, so that its checksum finds them in the cache. */
+#define TARGET_BATCH_BYTES ((size_t)32 * 1024)
 /* Segments are counted by the way, each time the history moves on: so many and a sixteenth. */
 #define COUNT_SEGMENTS 64
 #define COUNT_PART 16
@@ -118,14 +124,21 @@ static uint8_t *segment_base(const struct store *store, uint32_t number)
     return store->segments->base + ((size_t)number << SEGMENT_UNIT_SHIFT);
 }
 
+/* Bytes of the target's open batch; 0: there is none. */
+static size_t target_batch_bytes(const struct compaction *compaction, const struct store *store)
+{
+    if (compaction->batch == NULL) return 0;
+    const uint8_t *end =
+        segment_base(store, compaction->target) + segment_at(store, compaction->target)->bytes;
+    return (size_t)(end - (const uint8_t *)compaction->batch);
+}
+
 /* What is written to the target so far becomes one batch. */
 static void target_seal(struct compaction *compaction, struct store *store)
 {
     struct batch *batch = compaction->batch;
     if (batch == NULL) return;
-    struct segment *target = segment_at(store, compaction->target);
-    uint8_t *end = segment_base(store, compaction->target) + target->bytes;
-    batch->length = (uint32_t)(end - (uint8_t *)batch);
+    batch->length = (uint32_t)target_batch_bytes(compaction, store);
     batch->count = compaction->batch_count;
     batch->flags |= batch_alike_flag(compaction->batch_size);
     batch->checksum = batch_checksum(batch);
@@ -188,6 +201,8 @@ static void move(struct compaction *compaction, struct store *store, const struc
     uint64_t address = address_of(segments, to);
     uint32_t *head =
         &segments->slot_heads[(size_t)compaction->target * SEGMENT_SLOTS + change->slot];
+    for (size_t line = 0; line < padded; line += CACHE_LINE)
+        __builtin_prefetch(to + TARGET_AHEAD_BYTES + line, 1);
     memcpy(to, change, padded);
     *index_word(segments, address) = (word & ~INDEX_LINK) | *head;
     *head = index_place(address);
@@ -295,6 +310,7 @@ static void fetch_group(const struct compaction *compaction, const struct store 
             if (!is_done_with(store, address, word)) fetch_survivor(at, padded);
         } else if (at + GROUP * alike < end) {
             uint64_t ahead = address + GROUP * alike;
+            __builtin_prefetch(index_word(segments, address + WORDS_AHEAD * alike), 1);
             if (!is_done_with(store, ahead, *index_word(segments, ahead)))
                 fetch_survivor(at + GROUP * alike, alike);
         }
@@ -594,8 +610,11 @@ static int step_group(struct compaction *compaction, struct store *store, size_t
     return 0;
 }
 
-static void step_into_batch(struct compaction *compaction, const struct store *store)
+static void step_into_batch(struct compaction *compaction, struct store *store)
 {
+    /* Only here, so that the target never has more heads of batches than its sources had. */
+    if (!compaction->short_of_memory && target_batch_bytes(compaction, store) >= TARGET_BATCH_BYTES)
+        target_seal(compaction, store);
     const uint8_t *at = segment_base(store, compaction->source) + compaction->source_at;
     const struct batch *batch = (const struct batch *)(const void *)at;
     compaction->batch_start = compaction->source_at;

@@ -35,18 +35,25 @@
 /* An entry of no key: it points to the head of a batch. */
 static uint64_t no_entry;
 
-static ALWAYS_INLINE void fetch_old(const uint8_t *arena, const uint32_t *index, uint64_t old8)
+static ALWAYS_INLINE void fetch_old(const uint8_t *arena, const uint32_t *index, uint64_t old8,
+                                    bool is_short)
 {
     const uint8_t *old = arena + old8 * 8;
-    /* Read once: the record is garbage afterwards. */
-    __builtin_prefetch(old, 0, 0);
-    __builtin_prefetch(old + OLD_BYTES - 1, 0, 0);
+    if (is_short) {
+        /* Read once: the record is garbage afterwards. */
+        __builtin_prefetch(old, 0, 0);
+        __builtin_prefetch(old + OLD_BYTES - 1, 0, 0);
+    } else {
+        /* Until it is read, long records push it out of the first cache; it must be in the second. */
+        __builtin_prefetch(old, 0, 3);
+        __builtin_prefetch(old + OLD_BYTES - 1, 0, 3);
+    }
     __builtin_prefetch(&index[old8 >> GRANULE_SHIFT_8], 1);
 }
 
 /* Returns a bit for each frame whose entry may be in an overflow bucket, which is on its way. */
-static NO_INLINE uint64_t probe_frames(struct plain *plain, unsigned count,
-                                       const struct applying *applying)
+static ALWAYS_INLINE uint64_t probe_frames(struct plain *plain, unsigned count,
+                                           const struct applying *applying, bool is_short)
 {
     const uint8_t *arena = applying->arena;
     const uint32_t *index = applying->index;
@@ -62,12 +69,33 @@ static NO_INLINE uint64_t probe_frames(struct plain *plain, unsigned count,
             continue;
         }
         plain->entry[i] = entry;
-        fetch_old(arena, index, address8);
+        fetch_old(arena, index, address8, is_short);
     }
     return late;
 }
 
-/* The second pass once more, for frames that probe_frames has returned. */
+static NO_INLINE uint64_t probe_short(struct plain *plain, unsigned count,
+                                      const struct applying *applying)
+{
+    return probe_frames(plain, count, applying, true);
+}
+
+static NO_INLINE uint64_t probe_long(struct plain *plain, unsigned count,
+                                     const struct applying *applying)
+{
+    return probe_frames(plain, count, applying, false);
+}
+
+/* By the first frame's size: most groups are of one shape. */
+static ALWAYS_INLINE uint64_t probe(struct plain *plain, unsigned count,
+                                    const struct applying *applying)
+{
+    if (count == 0) return 0;
+    if (is_short_frame(load_u64(plain->frame[0]))) return probe_short(plain, count, applying);
+    return probe_long(plain, count, applying);
+}
+
+/* The second pass once more, for frames that probe has returned. */
 static NO_INLINE void probe_late(struct plain *plain, uint64_t late,
                                  const struct applying *applying)
 {
@@ -76,7 +104,7 @@ static NO_INLINE void probe_late(struct plain *plain, uint64_t late,
         uint64_t *entry = table_probe_all(&applying->store->table, plain->hash[i]);
         if (entry == NULL) continue;
         plain->entry[i] = entry;
-        fetch_old(applying->arena, applying->index, *entry & ENTRY_ADDRESS);
+        fetch_old(applying->arena, applying->index, *entry & ENTRY_ADDRESS, false);
     }
 }
 
@@ -132,7 +160,7 @@ static void take(struct pass *pass)
         late = 0;
         if (probed < read && (ended || read - probed > 1)) {
             struct group *group = &pipe[probed % PIPE];
-            late = probe_frames(&group->own, group->own_count, &pass->applying);
+            late = probe(&group->own, group->own_count, &pass->applying);
             late_at = probed++;
         }
         if (applied < probed && (probed == read || probed - applied > 1))

@@ -8,12 +8,16 @@
  */
 #include "base/assert.h"
 #include "base/ck.h"
+#include "ring/slot.h"
 #include "shard/updates_state.h"
 
 /* How far the log's memory is fetched ahead of its end. A store to a line in no cache would wait. */
 #define LOG_AHEAD_BYTES 2048
 /* Of long records, more of it is on its way at a time. */
 #define LOG_AHEAD_BYTES_LONG 8192
+
+/* Their slots' heads are fetched so many frames ahead: long records push them out of the cache. */
+#define HEADS_AHEAD 4
 
 /* What turns the first word of the request into that of the change: longer, and nobody wants. */
 #define TO_CHANGE                                                                                  \
@@ -297,6 +301,15 @@ static ALWAYS_INLINE void fetch_log(const uint8_t *at, const struct shape *shape
         __builtin_prefetch(at + line, 1);
 }
 
+/* Fetches the heads of the slot that the frame names, if it does. */
+static ALWAYS_INLINE void fetch_heads(const struct applying *applying, const struct cursor *cursor,
+                                      const uint8_t *frame)
+{
+    uint32_t slot = load_u16(frame + 10) & (SLOTS_COUNT - 1);
+    __builtin_prefetch(&applying->slots[slot], 1);
+    __builtin_prefetch(&cursor->slot_heads[slot], 1);
+}
+
 /* Appends the change where the cursor is; there is room in the log. */
 static ALWAYS_INLINE void append(const struct applying *applying, const struct update *update,
                                  const struct shape *shape, const struct body_mask *mask,
@@ -398,6 +411,8 @@ static ALWAYS_INLINE unsigned apply_alike(const struct applying *all, const stru
                                 .seq_high = seq_high,
                                 .route = route_of(&applying, frame)};
         const struct change *old = change_at8(&applying, update.old8);
+        if (!is_short && i + HEADS_AHEAD < end)
+            fetch_heads(&applying, &cursor, plain->frame[i + HEADS_AHEAD]);
         if (UNLIKELY(load_u64(frame) != shape.first)) break;
         if (UNLIKELY(update.seq - seq - 1 >= STEP_MAX)) break;
         /* A change of another shape before is rare, and goes one by one. */
@@ -566,7 +581,7 @@ unsigned VARIANT(updates_apply)(const struct applying *applying, struct group *g
     unsigned count = group->own_count;
     unsigned i = 0;
     while (i < count) {
-        if ((uint32_t)load_u64(plain->frame[i]) > FRAME_REQUEST_BYTES + COPY_BYTES)
+        if (!is_short_frame(load_u64(plain->frame[i])))
             i = apply_long(applying, plain, i, count, cursor);
         else if (group->is_alike && is_steady(applying, plain, i, count, cursor))
             i = apply_steady(applying, plain, i, count, cursor);

@@ -88,13 +88,18 @@ struct shape {
     bool is_short; /* its body has at most COPY_BYTES */
 };
 
+static ALWAYS_INLINE bool is_short_frame(uint64_t first)
+{
+    return (uint32_t)first <= FRAME_REQUEST_BYTES + COPY_BYTES;
+}
+
 static ALWAYS_INLINE struct shape shape_of(uint64_t first)
 {
     return (struct shape){.first = first,
                           .tail_mask = UINT64_MAX >> (-first & 7) * 8,
                           .padded = (uint32_t)round_up_8((uint32_t)first),
                           .key_bytes = (uint32_t)(first >> 48),
-                          .is_short = (uint32_t)first <= FRAME_REQUEST_BYTES + COPY_BYTES};
+                          .is_short = is_short_frame(first)};
 }
 
 /* Own frames on their way, in columns: four of a row are worked out at once. */
