@@ -88,10 +88,30 @@ struct given {
     char place[NEAREST_BYTES_MAX + 16];
 };
 
+/* Writes a bound as it would be typed: "64k" where that is exact. */
+static void bound(const struct option_spec *option, int64_t number, char text[32])
+{
+    static const char units[] = "kMGT";
+    int unit = -1;
+    if (option->kind == OPTION_SIZE || option->kind == OPTION_NUMBERS) {
+        for (; unit < 3 && number != 0 && number % 1024 == 0; unit++) number /= 1024;
+    }
+    snprintf(text, 32, unit >= 0 ? "%lld%c" : "%lld", (long long)number,
+             units[unit >= 0 ? unit : 0]);
+}
+
 static int range_error(const struct given *given, const char *text)
 {
-    complain(given->command, "%s is %s, but must be from %lld to %lld", given->place, text,
-             (long long)given->option->low, (long long)given->option->high);
+    const struct option_spec *option = given->option;
+    char low[32];
+    char high[32];
+    bound(option, option->low, low);
+    bound(option, option->high, high);
+    if (option->high == INT64_MAX)
+        complain(given->command, "%s is %s, but must be %s or more", given->place, text, low);
+    else
+        complain(given->command, "%s is %s, but must be from %s to %s", given->place, text, low,
+                 high);
     return STATUS_USAGE;
 }
 

@@ -63,6 +63,7 @@ struct serve_options {
     int64_t progress_ms;
     int64_t progress_bytes;
     int64_t deferred_max;
+    int64_t threads_max;
     int64_t links_bytes;
     int32_t log_level;
     bool print_config;
@@ -75,7 +76,7 @@ struct serve_options {
 #define FIELD(name) .offset = offsetof(struct serve_options, name)
 #define SIZE_MAX_GIVEN ((int64_t)1 << 46)
 static const struct option_spec serve_specs[] = {
-    {.name = "shards", .kind = OPTION_NUMBER, FIELD(shards), .shows = "N", .low = 1, .high = 1024,
+    {.name = "shards", .kind = OPTION_NUMBER, FIELD(shards), .shows = "N", .low = 1, .high = 64,
      .help = "threads, each with its part of the keys (one for each cpu)",
      .manual =
      "Threads, each with its part of the keys: 1 to 64. The default is one for each "
@@ -221,6 +222,12 @@ static const struct option_spec serve_specs[] = {
      .manual =
      "Requests of a shard that handlers keep and answer later: 4k. Further ones are told "
      "to come again."},
+    {.name = "threads.max", .kind = OPTION_SIZE, FIELD(threads_max), .shows = "N", .low = 1,
+     .high = 256, .flags = OPTION_CONSTANT,
+     .help = "threads of the handler that make requests or answer (64)",
+     .manual =
+     "Threads of the service given with --handler that make requests, or answer some, at the "
+     "same time: 64, of at most 256."},
     {.name = "streams.max", .kind = OPTION_SIZE, FIELD(streams_max), .shows = "N", .low = 1,
      .high = SIZE_MAX_GIVEN, .flags = OPTION_CONSTANT,
      .help = "subscriptions of a connection (64)",
@@ -321,6 +328,7 @@ static int make_opts(const struct command *command, const struct serve_options *
         .progress_ms = options->progress_ms,
         .progress_bytes = options->progress_bytes,
         .deferred_max = options->deferred_max,
+        .threads_max = options->threads_max,
         .links_bytes = options->links_bytes,
         .log = trace_print};
     int status = trace_settle(command, options->log_level, FERO_LOG_WARN, &opts->log_level);
@@ -603,12 +611,28 @@ static int run_node(const struct command *command, const struct serve_options *o
     return status;
 }
 
+/* What is given twice is a slip; the second one would be the first. */
+static int check_names(const struct command *command, char **names, int count)
+{
+    for (int i = 1; i < count; i++) {
+        for (int other = 0; other < i; other++) {
+            if (strcmp(names[i], names[other]) != 0) continue;
+            complain(command, "the cache \"%s\" is named twice: each has a name of its own",
+                     names[i]);
+            return STATUS_USAGE;
+        }
+    }
+    return COMMAND_GO_ON;
+}
+
 static int run_serve(const struct command *command, int argc, char **argv)
 {
     struct serve_options options = {.log_level = TRACE_NOT_GIVEN};
     struct option_given given[sizeof serve_specs / sizeof serve_specs[0]] = {{0}};
     int count;
     int status = command_parse_noting(command, argc, argv, &options, &count, given);
+    if (status != COMMAND_GO_ON) return status;
+    status = check_names(command, argv, count);
     if (status != COMMAND_GO_ON) return status;
     fero_runtime_opts opts;
     status = make_opts(command, &options, &opts);

@@ -24,6 +24,7 @@ struct watch {
     bool is_log;
     uint64_t offset_min;
     uint64_t printed;
+    uint64_t offset_from; /* of --from; 0: no offset */
     int status;
 };
 
@@ -139,6 +140,27 @@ static void on_change(const fero_change *change, void *ud)
         watch->live.is_done = true;
 }
 
+/* Who asked for what is to come would else look at nothing, and not know why. */
+static void complain_of_waiting(struct watch *watch)
+{
+    if (watch->offset_from == 0 || watch->printed > 0) return;
+    complain(watch->live.client.command,
+             "no change from offset %" PRIu64 " on is there yet: waiting for it",
+             watch->offset_from);
+    watch->offset_from = 0;
+}
+
+/* Of a log, what is printed is all that is kept, unless it went away while it was read. */
+static void complain_of_log(const struct watch *watch, const fero_stream_event *event)
+{
+    if (event->type == FERO_STREAM_GAP || event->type == FERO_STREAM_TRIMMED)
+        complain(watch->live.client.command,
+                 "older changes were dropped while they were read: the newest follow; "
+                 "--partitions.history.max of fero serve keeps more");
+    else
+        live_complain(&watch->live, event);
+}
+
 /* In JSON, whoever keeps a state by it needs every event; a person needs those that surprise. */
 static void on_event(const fero_stream_event *event, void *ud)
 {
@@ -150,12 +172,12 @@ static void on_event(const fero_stream_event *event, void *ud)
         live_complain(&watch->live, event);
     }
     if (event->type == FERO_STREAM_ENDED && event->is_all) watch->live.is_done = true;
-    if (!watch->options->client.json)
-        live_complain(&watch->live, &(fero_stream_event){.type = is_surprise ? event->type : 0,
-                                                         .shard = event->shard,
-                                                         .is_all = event->is_all,
-                                                         .text = event->text});
-    else if (!watch->is_log)
+    if (event->type == FERO_STREAM_LIVE) complain_of_waiting(watch);
+    if (watch->is_log && is_surprise)
+        complain_of_log(watch, event);
+    else if (!watch->options->client.json && is_surprise)
+        live_complain(&watch->live, event);
+    else if (watch->options->client.json && !watch->is_log)
         printf("{\"event\":\"%s\",\"shard\":%d}\n", live_event_name(event->type), event->shard);
 }
 
@@ -222,6 +244,7 @@ static int run_watch(const struct command *command, int argc, char **argv)
     }
     take_prefix(count > 1 ? argv[1] : NULL, &opts);
     if (!take_from(command, options.from, &opts)) return STATUS_USAGE;
+    watch.offset_from = opts.from == FERO_FROM_OFFSET ? opts.offset : 0;
     return run_stream(&watch, command, argv[0], &opts);
 }
 
@@ -252,8 +275,10 @@ static int run_log(const struct command *command, int argc, char **argv)
     watch.offset_min = (uint64_t)offset;
     status = run_stream(&watch, command, argv[0], &opts);
     if (status != STATUS_OK || watch.printed > 0) return status;
-    complain(command, "%s keeps no changes of \"%s\"%s", argv[0], argv[1],
-             options.from != NULL ? " from there on" : "");
+    complain(command,
+             "%s keeps no changes of \"%s\"%s: fero get prints what it is, and "
+             "--partitions.history.max of fero serve keeps more",
+             argv[0], argv[1], options.from != NULL ? " from there on" : "");
     return STATUS_NOT_FOUND;
 }
 

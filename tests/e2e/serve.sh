@@ -20,6 +20,14 @@ check "a port in use names the port, its holder and what to do" \
     fails_with 1 "port $port" "(pid $NODE_PID)" "kill $NODE_PID" --ports
 run "$FERO" serve other --ports "$port-$port"
 check "and so does a range that is used up" fails_with 1 "$port" "(pid $NODE_PID)"
+run "$FERO" serve users other users --ports 0
+check "a cache that is named twice" fails_with 2 '"users"' twice
+run "$FERO" serve demo --shards 0
+check "no shards" fails_with 2 "--shards is 0" "from 1 to 64"
+run "$FERO" serve demo --key.max 99999T
+check "the range of a size has its units" fails_with 2 "--key.max is 99999T" "from 1 to"
+run "$FERO" serve demo --threads.max 257
+check "--threads.max has its range" fails_with 2 "--threads.max" "from 1 to 256"
 stop_node TERM
 check "SIGTERM ends it with status 0" is_status 0
 check "within two seconds" [ "$TOOK_MS" -le 2000 ]

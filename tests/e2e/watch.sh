@@ -66,6 +66,15 @@ run "$FERO" watch demo '28*' --from start -n 3 "${seeds[@]}"
 check "watch PREFIX*" prints_like $'*280 = no*'
 run "$FERO" watch demo 28 --from yesterday "${seeds[@]}"
 check "an unknown place is named" fails_with 2 yesterday start now offset
+mkfifo "$folder/waits"
+"$FERO" watch demo 28 --from 99 "${seeds[@]}" 2>"$folder/waits" &
+pid=$!
+read -r -t 30 ERR <"$folder/waits"
+kill "$pid"
+wait "$pid"
+STATUS=$?
+OUT=
+check "an offset that is to come is waited for, and said so" fails_with 0 "offset 99" "waiting for it"
 run "$FERO" watch demo --from 17 "${seeds[@]}"
 check "an offset needs a partition" fails_with 2 --from 17 partition
 run "$FERO" watch demo '' "${seeds[@]}"

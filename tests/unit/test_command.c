@@ -207,7 +207,7 @@ static void mistakes_are_named_in_one_line(void **unused)
         {"demo --count -1", "--count is -1", "from 1 to 64"},
         {"demo --count two", "--count needs a number", "\"two\""},
         {"demo --count 99999999999999999999", "--count", "from 1 to 64"},
-        {"demo --outbox.max 4095B", "4095B", "from 4096"},
+        {"demo --outbox.max 4095B", "4095B", "4k or more"},
         {"demo --outbox.max 4x", "\"4x\"", "Infinity"},
         {"demo --type sting", "\"sting\"", "string"},
         {"demo -m 7", "--sizes is 7", "from 8"},
