@@ -3,7 +3,7 @@
  * one node. It is made of
  *
  *   client       start, stop, open, close, the loop, deadlines
- *   client_link  a link's life: dialling, greeting, what the node says, loss and sending again
+ *   client_link  a link, with client_greeting, client_resend, client_answer: see client_link.h
  *   client_api   requests, as include/fero.h describes them: the fast path
  *   window       requests without an answer          dial      when to dial again, and whom
  *   backlog      their bytes, until answered         runs      which cache they belong to
@@ -239,7 +239,7 @@ typedef bool (*client_match_fn)(const struct client *client, const struct flight
 void client_end_matching(struct client *client, client_match_fn match, const void *context,
                          int error);
 
-/* client_link.c */
+/* A link: see client_link.h. */
 /* NULL: no memory. */
 struct client_link *client_link_make(struct client *client, uint32_t index);
 /* The io has let go of it. */
