@@ -1,11 +1,11 @@
 /*
- * How many values a second does a thread of the program read by fero_read, while a shard of its node
- * applies updates, and how much slower are the updates for it?
+ * How many values a second does a thread of the program read by fero_read, and by fero_read_many, while
+ * a shard of its node applies updates, and how much slower are the updates for it?
  *
  * One shard on the last processor, the reader on the first. The writer is another thread of the
  * program, beside the shard: it gives a number of updates each millisecond, so that the shard applies
  * as many a second as asked for. Each round measures reads alone, updates alone, and both; medians are
- * told. How much slower updates are is told by what the shard's thread works for each: its CPU time
+ * told, of reads of many keys likewise. How much slower updates are is told by what the shard's thread works for each: its CPU time
  * without what it spent on looking for something to do.
  */
 #include <pthread.h>
@@ -33,6 +33,7 @@
 /* The writer gives its updates so often. */
 #define PACE_NS NS_PER_MS
 #define READS_PER_LOOK 256
+#define READS_AT_ONCE 32
 
 struct read_options {
     int64_t keys;
@@ -50,6 +51,8 @@ struct read_figures {
     double update_ns; /* of the shard's CPU time */
 };
 
+enum reads { READS_NONE, READS_SINGLE, READS_MANY };
+
 struct read_bench {
     const struct read_options *options;
     fero *rt;
@@ -58,6 +61,7 @@ struct read_bench {
     uint64_t stopped;
     uint64_t updates; /* given by the writer, and done */
     uint64_t reads;
+    enum reads kind;
     double seconds; /* that the writer took for them */
 };
 
@@ -142,33 +146,61 @@ static void *write_updates(void *argument)
     return NULL;
 }
 
+static void read_singly(struct read_bench *bench, struct rng *rng, uint8_t *buffer)
+{
+    char key[KEY_BYTES];
+    fero_val value;
+    for (int i = 0; i < READS_PER_LOOK; i++) {
+        key_of(key, rng_below(rng, (uint64_t)bench->options->keys));
+        int err = fero_read(bench->cache, (fero_slice){key, KEY_BYTES}, buffer, VALUE_BYTES_MAX,
+                            &value, NULL);
+        ASSERT(err == 0);
+    }
+}
+
+static void read_many(struct read_bench *bench, struct rng *rng, uint8_t *buffers)
+{
+    char keys[READS_AT_ONCE][KEY_BYTES];
+    fero_reading readings[READS_AT_ONCE];
+    size_t bytes = (size_t)bench->options->value;
+    for (int done = 0; done < READS_PER_LOOK; done += READS_AT_ONCE) {
+        for (size_t i = 0; i < READS_AT_ONCE; i++) {
+            key_of(keys[i], rng_below(rng, (uint64_t)bench->options->keys));
+            readings[i] = (fero_reading){
+                .key = {keys[i], KEY_BYTES}, .buffer = buffers + i * bytes, .bytes = bytes};
+        }
+        int64_t found = fero_read_many(bench->cache, readings, READS_AT_ONCE);
+        ASSERT(found == READS_AT_ONCE);
+    }
+}
+
 static void *read_values(void *argument)
 {
     struct read_bench *bench = argument;
-    char buffer[VALUE_BYTES_MAX];
-    char key[KEY_BYTES];
-    fero_val value;
+    uint8_t *buffers = memory_take(READS_AT_ONCE * VALUE_BYTES_MAX);
     struct rng rng;
+    ASSERT(buffers != NULL);
     cpus_pin(cpus_of_client(&bench->plan, 0));
     rng_init(&rng, 2);
     while (load_acquire_u64(&bench->stopped) == 0) {
-        for (int i = 0; i < READS_PER_LOOK; i++) {
-            key_of(key, rng_below(&rng, (uint64_t)bench->options->keys));
-            int err = fero_read(bench->cache, (fero_slice){key, KEY_BYTES}, buffer, sizeof buffer,
-                                &value, NULL);
-            ASSERT(err == 0);
-        }
+        if (bench->kind == READS_MANY)
+            read_many(bench, &rng, buffers);
+        else
+            read_singly(bench, &rng, buffers);
         bench->reads += READS_PER_LOOK;
     }
+    memory_put(buffers);
     fero_thread_unregister(bench->rt);
     return NULL;
 }
 
 /* Lets the threads run for the time of the options. */
-static struct read_figures measure(struct read_bench *bench, bool writes, bool reads)
+static struct read_figures measure(struct read_bench *bench, bool writes, enum reads kind)
 {
     pthread_t threads[2];
     unsigned started = 0;
+    bool reads = kind != READS_NONE;
+    bench->kind = kind;
     bench->stopped = 0;
     bench->updates = 0;
     bench->reads = 0;
@@ -205,6 +237,8 @@ static double median(double *values, int64_t count)
 struct read_report {
     double alone_per_s;
     double reads_per_s;
+    double many_alone_per_s;
+    double many_per_s;
     double updates_per_s;
     double update_alone_ns;
     double update_ns;
@@ -216,11 +250,12 @@ static void report(const struct read_options *options, const struct read_report 
     double slowed = (found->update_ns / found->update_alone_ns - 1) * 100;
     if (options->json) {
         printf("{\"bench\":\"read\",\"keys\":%lld,\"value_bytes\":%lld,\"rounds\":%lld,"
-               "\"reads_alone_per_s\":%.0f,\"reads_per_s\":%.0f,\"updates_per_s\":%.0f,"
+               "\"reads_alone_per_s\":%.0f,\"reads_per_s\":%.0f,\"reads_many_alone_per_s\":%.0f,"
+               "\"reads_many_per_s\":%.0f,\"updates_per_s\":%.0f,"
                "\"update_alone_ns\":%.1f,\"update_ns\":%.1f,\"updates_slowed_percent\":%.1f,",
                (long long)options->keys, (long long)options->value, (long long)options->rounds,
-               found->alone_per_s, found->reads_per_s, found->updates_per_s, found->update_alone_ns,
-               found->update_ns, slowed);
+               found->alone_per_s, found->reads_per_s, found->many_alone_per_s, found->many_per_s,
+               found->updates_per_s, found->update_alone_ns, found->update_ns, slowed);
         report_machine_json(stdout);
         printf("}\n");
         return;
@@ -228,8 +263,12 @@ static void report(const struct read_options *options, const struct read_report 
     printf("%lld keys, %lld bytes each, medians of %lld\n", (long long)options->keys,
            (long long)options->value, (long long)options->rounds);
     printf("  * reads alone: %s/s\n", report_rate(found->alone_per_s, text[0]));
+    printf("  * reads of %d keys at once, alone: %s/s\n", READS_AT_ONCE,
+           report_rate(found->many_alone_per_s, text[0]));
     printf("  * reads: %s/s while the shard applies %s updates/s\n",
            report_rate(found->reads_per_s, text[1]), report_rate(found->updates_per_s, text[2]));
+    printf("  * reads of %d keys at once: %s/s while it does\n", READS_AT_ONCE,
+           report_rate(found->many_per_s, text[0]));
     printf("  * an update: %.1f ns of the shard alone, %.1f ns with a reader: %.1f %% slower\n",
            found->update_alone_ns, found->update_ns, slowed);
 }
@@ -238,21 +277,29 @@ static void run(struct read_bench *bench)
 {
     double alone[ROUNDS_MAX] = {0};
     double reads[ROUNDS_MAX] = {0};
+    double many_alone[ROUNDS_MAX] = {0};
+    double many[ROUNDS_MAX] = {0};
     double updates[ROUNDS_MAX] = {0};
     double update_alone[ROUNDS_MAX] = {0};
     double update[ROUNDS_MAX] = {0};
     int64_t rounds = bench->options->rounds;
     for (int64_t i = 0; i < rounds; i++) {
-        alone[i] = measure(bench, false, true).reads_per_s;
-        update_alone[i] = measure(bench, true, false).update_ns;
-        struct read_figures both = measure(bench, true, true);
+        alone[i] = measure(bench, false, READS_SINGLE).reads_per_s;
+        many_alone[i] = measure(bench, false, READS_MANY).reads_per_s;
+        update_alone[i] = measure(bench, true, READS_NONE).update_ns;
+        many[i] = measure(bench, true, READS_MANY).reads_per_s;
+        struct read_figures both = measure(bench, true, READS_SINGLE);
         reads[i] = both.reads_per_s;
         updates[i] = both.updates_per_s;
         update[i] = both.update_ns;
     }
-    struct read_report found = {median(alone, rounds), median(reads, rounds),
-                                median(updates, rounds), median(update_alone, rounds),
-                                median(update, rounds)};
+    struct read_report found = {.alone_per_s = median(alone, rounds),
+                                .reads_per_s = median(reads, rounds),
+                                .many_alone_per_s = median(many_alone, rounds),
+                                .many_per_s = median(many, rounds),
+                                .updates_per_s = median(updates, rounds),
+                                .update_alone_ns = median(update_alone, rounds),
+                                .update_ns = median(update, rounds)};
     report(bench->options, &found);
 }
 
@@ -268,7 +315,7 @@ static const struct option_spec read_specs[] = {
     {.name = "rounds", .kind = OPTION_NUMBER, FIELD(rounds), .shows = "N", .low = 1,
      .high = ROUNDS_MAX, .help = "of which medians are told (5)"},
     {.name = "time.ms", .kind = OPTION_NUMBER, FIELD(time_ms), .shows = "MS", .low = 10,
-     .high = 60000, .help = "of each of a round's three measurements (500)"},
+     .high = 60000, .help = "of each of a round's five measurements (500)"},
     {.name = "json", .kind = OPTION_FLAG, FIELD(json), .help = "print one JSON object"},
 };
 /* clang-format on */

@@ -658,6 +658,26 @@ FERO_API int fero_get(fero_cache *cache, fero_slice key, const fero_wopts *opts,
  */
 FERO_API int fero_read(fero_cache *cache, fero_slice key, void *buffer, size_t bytes,
                        fero_val *value, uint64_t *offset);
+
+/* One key of fero_read_many: the first three are the caller's, the others are filled in. */
+typedef struct fero_reading {
+    fero_slice key;
+    void *buffer; /* as fero_read's */
+    size_t bytes;
+    fero_val value;
+    uint64_t offset;
+    int32_t error; /* 0, or what fero_read would return for this key */
+    int32_t reserved;
+} fero_reading;
+/*
+ * The same for many keys at once, which costs less for each where they are in no cache of the processor:
+ * their memory is waited for together. Each is read by itself, some time during the call. Returns how
+ * many were found; `readings` are in the caller's order.
+ *
+ *   FERO_E_INVAL, FERO_E_TOOBIG  a key or a buffer is none; nothing was read.
+ *   FERO_E_UNSUPPORTED, FERO_E_NOMEM, FERO_E_CLOSED  as fero_read.
+ */
+FERO_API int64_t fero_read_many(fero_cache *cache, fero_reading *readings, size_t count);
 /*
  * A request to the handler of `verb`, 1 to 255 bytes. An empty key may be handled by any shard;
  * `value` NULL is undefined. When it is sent again after a lost link the handler is called again,

@@ -320,14 +320,40 @@ int fero_get(fero_cache *cache, fero_slice key, const fero_wopts *opts, fero_op 
     return request_with_key(cache, FRAME_GET, key, NULL, opts, op);
 }
 
+/* Whether the cache has a state to read here. */
+static ALWAYS_INLINE int check_readable(const struct server_cache *cache)
+{
+    if (LIKELY(cache->head.kind != RUNTIME_CLIENT)) return 0;
+    return error_set(FERO_E_UNSUPPORTED, "a client has no state of its own: use fero_get");
+}
+
+int64_t fero_read_many(fero_cache *handle, fero_reading *readings, size_t count)
+{
+    const struct server_cache *cache = (const struct server_cache *)handle;
+    if (cache == NULL || (readings == NULL && count > 0))
+        return error_set(FERO_E_INVAL, "fero_read_many needs a cache and keys");
+    int err = check_readable(cache);
+    if (err < 0) return err;
+    size_t key_bytes_max = cache->hosts->options->key_bytes_max;
+    for (size_t i = 0; i < count; i++) {
+        const fero_reading *reading = &readings[i];
+        if (UNLIKELY(reading->key.len - 1 >= key_bytes_max))
+            return key_is_bad(key_bytes_max, reading->key.len);
+        if (UNLIKELY(reading->buffer == NULL && reading->bytes > 0))
+            return error_set(FERO_E_INVAL, "reading %zu has no buffer of %zu bytes", i,
+                             reading->bytes);
+    }
+    return host_read_many(cache, readings, count);
+}
+
 int fero_read(fero_cache *handle, fero_slice key, void *buffer, size_t bytes, fero_val *value,
               uint64_t *offset)
 {
     const struct server_cache *cache = (const struct server_cache *)handle;
     if (cache == NULL || value == NULL || (buffer == NULL && bytes > 0))
         return error_set(FERO_E_INVAL, "fero_read needs a cache, a buffer and a value");
-    if (cache->head.kind == RUNTIME_CLIENT)
-        return error_set(FERO_E_UNSUPPORTED, "a client has no state of its own: use fero_get");
+    int err = check_readable(cache);
+    if (UNLIKELY(err < 0)) return err;
     size_t key_bytes_max = cache->hosts->options->key_bytes_max;
     if (UNLIKELY(key.len - 1 >= key_bytes_max)) return key_is_bad(key_bytes_max, key.len);
     return host_read(cache, key, buffer, bytes, value, offset);

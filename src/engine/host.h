@@ -135,6 +135,7 @@ int host_request(struct hosts *hosts, uint32_t cache, struct message *message,
 struct server_cache;
 int host_read(const struct server_cache *cache, fero_slice key, void *buffer, size_t bytes,
               fero_val *value, uint64_t *offset);
+int64_t host_read_many(const struct server_cache *cache, fero_reading *readings, size_t count);
 int host_run(struct hosts *hosts, int64_t timeout_ms);
 int host_fd(struct hosts *hosts);
 int host_on_drain(struct hosts *hosts, fero_drain_fn drain, void *ud);

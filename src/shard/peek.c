@@ -212,18 +212,17 @@ static enum step look(const struct peeking *peeking)
     return STEP_AGAIN;
 }
 
-enum peek_result store_peek(const struct store *store, const uint8_t *key, size_t key_len,
-                            void *buffer, size_t bytes, struct peek *peek)
+static ALWAYS_INLINE enum peek_result look_for(const struct peek_many *one, void *buffer,
+                                               size_t bytes, struct peek *peek)
 {
-    const struct table *table = &store->table;
-    if (path_partition_bytes(key, key_len) < key_len) return PEEK_UNSURE;
-    struct peeking peeking = {.store = store,
-                              .key = key,
-                              .key_len = key_len,
-                              .hash = hash_key(key, key_len, store->hash_seed),
-                              .buffer = buffer,
-                              .bytes = bytes,
-                              .peek = peek};
+    const struct table *table = &one->store->table;
+    const struct peeking peeking = {.store = one->store,
+                                    .key = one->key,
+                                    .key_len = one->key_len,
+                                    .hash = one->hash,
+                                    .buffer = buffer,
+                                    .bytes = bytes,
+                                    .peek = peek};
     for (unsigned tries = 0; tries < TRIES_MAX; tries++) {
         uint64_t moves = load_acquire_u64(&table->moves); /* MOVES */
         switch (look(&peeking)) {
@@ -240,4 +239,47 @@ enum peek_result store_peek(const struct store *store, const uint8_t *key, size_
         }
     }
     return PEEK_UNSURE;
+}
+
+enum peek_result store_peek(const struct store *store, const uint8_t *key, size_t key_len,
+                            void *buffer, size_t bytes, struct peek *peek)
+{
+    if (path_partition_bytes(key, key_len) < key_len) return PEEK_UNSURE;
+    const struct peek_many one = {store, key, key_len, hash_key(key, key_len, store->hash_seed)};
+    return look_for(&one, buffer, bytes, peek);
+}
+
+/* --------------------------------------------------------------------------------- many at once */
+
+/* Of a record with its key and value: those behind come by themselves, line after line. */
+#define FETCH_LINES 3
+
+void peek_fetch_bucket(struct peek_many *many)
+{
+    many->hash = hash_key(many->key, many->key_len, many->store->hash_seed);
+    const struct bucket *bucket = first_bucket(&many->store->table, many->hash);
+    if (bucket != NULL) __builtin_prefetch(bucket);
+}
+
+/* What is fetched may be another key's, or nothing: it is only fetched. */
+void peek_fetch_record(const struct peek_many *many)
+{
+    const struct table *table = &many->store->table;
+    const struct bucket *bucket = first_bucket(table, many->hash);
+    if (bucket == NULL) return;
+    uint64_t match = match_tags(load_acquire_u64(&bucket->head), table_tag(many->hash));
+    for (; match != 0; match &= match - 1) {
+        uint64_t entry = load_acquire_u64(&bucket->entries[__builtin_ctzll(match) / 8]);
+        const uint8_t *record = many->store->segments->base + entry_address(entry);
+        if (entry_address(entry) == 0 || !entry_may_be(entry, many->hash)) continue;
+        for (unsigned line = 0; line < FETCH_LINES; line++)
+            __builtin_prefetch(record + (size_t)line * CACHE_LINE);
+    }
+}
+
+enum peek_result peek_value(const struct peek_many *many, void *buffer, size_t bytes,
+                            struct peek *peek)
+{
+    if (path_partition_bytes(many->key, many->key_len) < many->key_len) return PEEK_UNSURE;
+    return look_for(many, buffer, bytes, peek);
 }

@@ -28,3 +28,18 @@ struct peek {
 MUST_CHECK enum peek_result store_peek(const struct store *store, const uint8_t *key,
                                        size_t key_len, void *buffer, size_t bytes,
                                        struct peek *peek);
+
+/*
+ * The same for many keys, in three passes over them, so that their cache misses overlap: each fetches
+ * what the next one looks at.
+ */
+struct peek_many {
+    const struct store *store;
+    const uint8_t *key;
+    size_t key_len;
+    uint64_t hash; /* the first pass finds it */
+};
+void peek_fetch_bucket(struct peek_many *many);
+void peek_fetch_record(const struct peek_many *many);
+MUST_CHECK enum peek_result peek_value(const struct peek_many *many, void *buffer, size_t bytes,
+                                       struct peek *peek);

@@ -1,5 +1,5 @@
 /*
- * Threads of the program that read values without asking, while a client over TCP and a thread of
+ * Threads of the program that read values, one or many, without asking, while a client over TCP and a thread of
  * the program write them, the tables grow, and the logs go round: far more is written than there is
  * memory, so each segment is used again and again. Run under ThreadSanitizer too (make tsan).
  *
@@ -29,6 +29,7 @@
 #define KEYS 3000         /* that always have a value, once it is there */
 #define KEYS_FLEETING 500 /* that are removed, too */
 #define WORDS_MAX 250
+#define READS_MAX 40 /* at once */
 /* Until so much was written, and no longer than this. */
 #define BYTES_MIN ((uint64_t)200 << 20)
 #define RUN_NS_MAX (20 * NS_PER_S)
@@ -56,41 +57,67 @@ static size_t fill(uint64_t *words, struct rng *rng, uint64_t number, uint64_t c
     return pairs * 16;
 }
 
+struct reader {
+    uint64_t *offsets; /* the newest that was seen of each key */
+    uint64_t found;
+    uint64_t absent;
+};
+
+/* What one look at a key found. */
+static void check(struct reader *reader, uint64_t number, const fero_reading *reading)
+{
+    const uint64_t *words = reading->buffer;
+    ASSERT(reading->error == 0 || reading->error == FERO_E_NOTFOUND);
+    if (reading->error != 0) {
+        /* What was there and is never removed stays there. */
+        ASSERT(number >= KEYS || reader->offsets[number] == 0);
+        reader->absent++;
+        return;
+    }
+    const fero_slice value = reading->value.s;
+    ASSERT(reading->value.type == FERO_T_BYTES && value.len % 16 == 0 && value.len >= 16);
+    for (size_t i = 0; i < value.len / 8; i += 2)
+        ASSERT(words[i] == number && words[i + 1] == words[1]);
+    reader->found++;
+    if (number >= KEYS) return;
+    ASSERT(reading->offset >= reader->offsets[number]);
+    reader->offsets[number] = reading->offset;
+}
+
+/* One key, or many at once. */
+static void read_some(struct world *world, struct reader *reader, struct rng *rng,
+                      uint64_t words[READS_MAX][2 * WORDS_MAX])
+{
+    char keys[READS_MAX][9];
+    uint64_t numbers[READS_MAX];
+    fero_reading readings[READS_MAX];
+    size_t count = rng_below(rng, 2) == 0 ? 1 : 1 + rng_below(rng, READS_MAX);
+    for (size_t i = 0; i < count; i++) {
+        numbers[i] = rng_below(rng, KEYS + KEYS_FLEETING);
+        key_of(numbers[i], keys[i]);
+        readings[i] =
+            (fero_reading){.key = {keys[i], 8}, .buffer = words[i], .bytes = sizeof words[i]};
+    }
+    if (count == 1)
+        readings[0].error = fero_read(world->cache, readings[0].key, words[0], sizeof words[0],
+                                      &readings[0].value, &readings[0].offset);
+    else
+        ASSERT(fero_read_many(world->cache, readings, count) >= 0);
+    for (size_t i = 0; i < count; i++) check(reader, numbers[i], &readings[i]);
+}
+
 static void *read_values(void *argument)
 {
     struct world *world = argument;
-    uint64_t words[2 * WORDS_MAX];
-    uint64_t *offsets = calloc(KEYS, sizeof *offsets);
-    uint64_t found = 0;
-    uint64_t absent = 0;
+    uint64_t(*words)[2 * WORDS_MAX] = malloc(READS_MAX * sizeof *words);
+    struct reader reader = {.offsets = calloc(KEYS, sizeof *reader.offsets)};
     struct rng rng;
-    ASSERT(offsets != NULL);
-    rng_init(&rng, (uint64_t)(uintptr_t)offsets);
-    while (load_acquire_u64(&world->ended) == 0) {
-        char key[9];
-        fero_val value;
-        uint64_t offset = 0;
-        uint64_t number = rng_below(&rng, KEYS + KEYS_FLEETING);
-        key_of(number, key);
-        int err =
-            fero_read(world->cache, (fero_slice){key, 8}, words, sizeof words, &value, &offset);
-        ASSERT(err == 0 || err == FERO_E_NOTFOUND);
-        if (err != 0) {
-            /* What was there and is never removed stays there. */
-            ASSERT(number >= KEYS || offsets[number] == 0);
-            absent++;
-            continue;
-        }
-        ASSERT(value.type == FERO_T_BYTES && value.s.len % 16 == 0 && value.s.len >= 16);
-        for (size_t i = 0; i < value.s.len / 8; i += 2)
-            ASSERT(words[i] == number && words[i + 1] == words[1]);
-        found++;
-        if (number >= KEYS) continue;
-        ASSERT(offset >= offsets[number]);
-        offsets[number] = offset;
-    }
-    free(offsets);
-    ASSERT(found > 0 && absent > 0);
+    ASSERT(reader.offsets != NULL && words != NULL);
+    rng_init(&rng, (uint64_t)(uintptr_t)words);
+    while (load_acquire_u64(&world->ended) == 0) read_some(world, &reader, &rng, words);
+    free(words);
+    free(reader.offsets);
+    ASSERT(reader.found > 0 && reader.absent > 0);
     return NULL;
 }
 

@@ -113,6 +113,51 @@ static void a_thread_reads_without_asking(void **unused)
     }
 }
 
+#define READINGS 100
+
+static void a_thread_reads_many_keys_at_once(void **unused)
+{
+    (void)unused;
+    for (int shards = 1; shards <= 3; shards++) {
+        static char keys[READINGS][16];
+        static char buffers[READINGS][16];
+        fero_reading readings[READINGS];
+        fero_runtime_opts opts = runtime_options(shards);
+        fero *rt = runtime_start(&opts);
+        fero_cache *cache = runtime_open(rt, "users", NULL);
+        assert_int_equal(fero_read_many(cache, NULL, 0), 0);
+        /* Every third is not there, every fifth is inside of a partition. */
+        for (int i = 0; i < READINGS; i++) {
+            snprintf(keys[i], sizeof keys[i], i % 5 == 0 ? "key%d.x" : "key%d", i);
+            readings[i] = (fero_reading){
+                .key = fero_str(keys[i]), .buffer = buffers[i], .bytes = sizeof buffers[i]};
+            if (i % 3 != 0) set(cache, keys[i], keys[i]);
+        }
+        assert_int_equal(fero_read_many(cache, readings, READINGS), READINGS - 34);
+        for (int i = 0; i < READINGS; i++) {
+            assert_int_equal(readings[i].error, i % 3 != 0 ? 0 : FERO_E_NOTFOUND);
+            if (i % 3 == 0) continue;
+            assert_int_equal(readings[i].offset, 1);
+            assert_ptr_equal(readings[i].value.s.ptr, buffers[i]);
+            assert_int_equal(readings[i].value.s.len, strlen(keys[i]));
+            assert_memory_equal(buffers[i], keys[i], strlen(keys[i]));
+        }
+        readings[7].bytes = 2;
+        assert_int_equal(fero_read_many(cache, readings, READINGS), READINGS - 35);
+        assert_int_equal(readings[7].error, FERO_E_TOOBIG);
+        assert_int_equal(readings[7].value.s.len, 4);
+        assert_null(readings[7].value.s.ptr);
+        readings[8].key.len = 0;
+        assert_int_equal(fero_read_many(cache, readings, READINGS), FERO_E_INVAL);
+        readings[8].key.len = 4;
+        readings[9].buffer = NULL;
+        assert_int_equal(fero_read_many(cache, readings, READINGS), FERO_E_INVAL);
+        assert_int_equal(fero_read_many(NULL, readings, 1), FERO_E_INVAL);
+        assert_int_equal(fero_read_many(cache, NULL, 1), FERO_E_INVAL);
+        assert_int_equal(fero_stop(rt, 0), 0);
+    }
+}
+
 static void what_is_in_trees_is_asked_for(void **unused)
 {
     (void)unused;
@@ -676,6 +721,7 @@ int main(void)
         cmocka_unit_test(a_thread_writes_and_reads),
         cmocka_unit_test(a_thread_reads_without_asking),
         cmocka_unit_test(a_read_value_has_its_type),
+        cmocka_unit_test(a_thread_reads_many_keys_at_once),
         cmocka_unit_test(what_is_in_trees_is_asked_for),
         cmocka_unit_test(answers_come_in_order_inside_run),
         cmocka_unit_test(large_values_cross_both_ways),
