@@ -225,6 +225,18 @@ static void rebuild_lists(struct client *client)
     }
 }
 
+/*
+ * Nobody waits for it any more: a handler that keeps it is told so, if there is a way. Where there is none,
+ * the handler hears that its caller has gone, or goes on until it replies.
+ */
+static void stop_kept(struct client *client, uint64_t seq)
+{
+    const struct flight *flight = window_at(&client->window, seq);
+    const struct client_link *link = client->links[flight_link(flight)];
+    if ((flight->flags & FLIGHT_KEPT) == 0 || link == NULL || link->state != CLIENT_LINK_UP) return;
+    (void)client_stop_request(client, seq);
+}
+
 /* Ends those that match and are in `state`; true if there was one. */
 static bool end_in_state(struct client *client, enum flight_state state, client_match_fn match,
                          const void *context, int error)
@@ -238,6 +250,7 @@ static bool end_in_state(struct client *client, enum flight_state state, client_
         const struct flight *flight = window_at(window, seq);
         if (flight->tag == 0 || flight_state(flight) != state) continue;
         if (!match(client, flight, context)) continue;
+        if (error == FERO_E_TIMEOUT) stop_kept(client, seq);
         end_unknown(client, seq, error);
         any = true;
     }

@@ -255,3 +255,8 @@ uint64_t client_link_timer_ns(const struct client_link *link);
 MUST_CHECK int client_link_open(struct client_link *link, struct client_cache *cache);
 /* Sets `stop` by all limits. Returns how many bytes may be written at once. */
 size_t client_link_credit(struct client_link *link);
+/*
+ * client_api.c: asks the node to stop a request on its way, which its link has taken. 0, or as requests
+ * do: FERO_E_AGAIN.
+ */
+int client_stop_request(struct client *client, uint64_t seq);

@@ -155,7 +155,7 @@ static ALWAYS_INLINE int write_request(struct client_cache *cache, struct client
     } else {
         window_list_push(window, &link->acks, seq);
     }
-    if (message->type >= FRAME_VERB_FIRST) flight->flags = FLIGHT_NUMBERED;
+    if (message->type >= FRAME_VERB_FIRST) flight->flags = FLIGHT_NUMBERED | FLIGHT_KEPT;
     message_encode(link->backlog.at, message, (uint32_t)seq, cache->numbers[link->index],
                    wish->want, length, padded);
     link->backlog.at += padded;
@@ -175,7 +175,13 @@ static NO_INLINE int write_extended(struct client_cache *cache, struct client_li
     if (message->verb.size > 0) extensions.present |= 1u << EXT_VERB;
     if (wish->deadline_ms > 0) extensions.present |= 1u << EXT_DEADLINE_MS;
     extended.extensions = (struct bytes){block, extensions_encode(&extensions, block)};
-    if (!wish->is_stream) return write_request(cache, link, &extended, wish, op);
+    if (!wish->is_stream) {
+        int err = write_request(cache, link, &extended, wish, op);
+        struct window *window = &cache->client->window;
+        if (err == 0 && message->verb.size > 0)
+            window_at(window, window->next - 1)->flags |= FLIGHT_KEPT;
+        return err;
+    }
     struct client *client = cache->client;
     struct window *window = &client->window;
     if (client->stream_ticks == NULL)
@@ -184,7 +190,7 @@ static NO_INLINE int write_extended(struct client_cache *cache, struct client_li
     int err = write_request(cache, link, &extended, wish, op);
     if (err < 0) return err;
     struct flight *flight = window_at(window, window->next - 1);
-    flight->flags |= FLIGHT_STREAM;
+    flight->flags |= FLIGHT_STREAM | FLIGHT_KEPT;
     client->stream_ticks[(window->next - 1) & window->mask] = flight->deadline - client->now_tick;
     return 0;
 }
@@ -483,6 +489,19 @@ static uint64_t seq_of_op(const struct client *client, const fero_op *op)
     return 0;
 }
 
+int client_stop_request(struct client *client, uint64_t seq)
+{
+    const struct flight *flight = window_at(&client->window, seq);
+    struct client_cache *cache = client->caches[flight->cache];
+    struct client_link *link = client->links[flight_link(flight)];
+    struct message message = {.type = FRAME_STOP,
+                              .value_type = VALUE_INT64,
+                              .slot = FRAME_SLOT_ANY,
+                              .value = {&seq, sizeof seq}};
+    struct wish wish = {.want = FERO_NOTHING};
+    return write_request(cache, link, &message, &wish, NULL);
+}
+
 int fero_op_cancel(fero_op *op)
 {
     if (op == NULL || op->is_freed) return error_set(FERO_E_INVAL, "no operation, or a freed one");
@@ -491,14 +510,7 @@ int fero_op_cancel(fero_op *op)
     if (client == NULL) return error_set(FERO_E_UNSUPPORTED, "only clients can stop a request");
     uint64_t seq = seq_of_op(client, op);
     if (seq == 0) return error_set(FERO_E_NOTFOUND, "the request has ended");
-    const struct flight *flight = window_at(&client->window, seq);
-    struct message message = {.type = FRAME_STOP,
-                              .value_type = VALUE_INT64,
-                              .slot = FRAME_SLOT_ANY,
-                              .value = {&seq, sizeof seq}};
-    struct wish wish = {.want = FERO_NOTHING};
-    return write_request(client->caches[flight->cache], client->links[flight_link(flight)],
-                         &message, &wish, NULL);
+    return client_stop_request(client, seq);
 }
 
 void fero_op_free(fero_op *op)

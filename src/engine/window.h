@@ -41,6 +41,8 @@ enum flight_state { FLIGHT_FREE, FLIGHT_REPLY, FLIGHT_ACK };
 #define FLIGHT_GIVEN_UP 16u
 /* A connection that is lost has carried it. */
 #define FLIGHT_CARRIED 32u
+/* A handler may keep it: when its time is over, the node is told to stop it. */
+#define FLIGHT_KEPT 64u
 
 /* One request on its way. */
 struct flight {

@@ -112,6 +112,7 @@ static void caller_free(struct caller *caller)
     crowd_leave(shard, caller);
     shard->crowd.turned_away -= caller->is_turned_away;
     waiters_leave(caller);
+    waiters_forget_stops(caller);
     subscriptions_end(caller);
     if (caller->session != NULL) sessions_detach(&shard->sessions, caller->session);
     timers_cancel(&shard->timers, caller->half_closed_timer);
@@ -127,6 +128,7 @@ static void caller_free(struct caller *caller)
 void caller_release(struct caller *caller)
 {
     subscriptions_end(caller);
+    waiters_forget_stops(caller);
     link_deinit(&caller->link);
 }
 

@@ -55,6 +55,7 @@ struct caller {
     struct waiter *waiters;     /* its deferred requests, the newest first */
     uint32_t waiters_count;
     uint32_t debts_count;       /* of those, streams that were not told what its link has taken */
+    struct stops *stops;        /* of requests that cross a lane: see waiter.c; NULL: none */
     uint64_t half_closed_timer; /* 0: none */
     struct caller *next;        /* free list, or its queue */
     struct subscription *subscriptions;

@@ -345,6 +345,8 @@ static NO_INLINE void apply_stop(struct request_context *context)
     if (context->caller != NULL && waiters_stop(context->caller, seq))
         request_reply_value(context, reply_code(OUTCOME_OK, ERROR_NONE), 0, VALUE_UNDEFINED, NULL,
                             0);
+    else if (context->request->want < WANT_REPLY)
+        context->replied = true; /* who only wanted to be sure has made no mistake */
     else
         request_fail(context, ERROR_NOT_FOUND, "no handler keeps this request", 0, 0);
 }

@@ -9,6 +9,14 @@
 #include "shard/request.h"
 #include "shard/shard.h"
 
+/* Requests that a caller has stopped before it was known whether they are deferred: the newest ones. */
+#define STOPS_MAX 64
+struct stops {
+    uint64_t seqs[STOPS_MAX];
+    uint32_t next;
+    uint32_t count;
+};
+
 static size_t entries_count(const struct shard *shard)
 {
     return (size_t)shard->options->shards_count * shard->options->deferred_max;
@@ -115,6 +123,32 @@ static void give_up(struct shard *shard, struct waiter *waiter, enum reply_error
     tell(shard, waiter);
 }
 
+/* False: no memory. */
+static bool remember_stop(struct caller *caller, uint64_t seq)
+{
+    if (caller->stops == NULL) caller->stops = memory_take(sizeof *caller->stops);
+    struct stops *stops = caller->stops;
+    if (stops == NULL) return false;
+    stops->seqs[stops->next] = seq;
+    stops->next = (stops->next + 1) % STOPS_MAX;
+    stops->count = (uint32_t)min_u64(stops->count + 1, STOPS_MAX);
+    return true;
+}
+
+static bool was_stopped(const struct caller *caller, uint64_t seq)
+{
+    const struct stops *stops = caller->stops;
+    for (uint32_t i = 0; stops != NULL && i < stops->count; i++)
+        if (stops->seqs[i] == seq) return true;
+    return false;
+}
+
+void waiters_forget_stops(struct caller *caller)
+{
+    memory_put(caller->stops);
+    caller->stops = NULL;
+}
+
 void waiter_open(struct shard *shard, uint32_t owner, const struct mail_deferred *deferred)
 {
     struct caller *caller = caller_of(shard, deferred->caller, deferred->generation);
@@ -140,6 +174,9 @@ void waiter_open(struct shard *shard, uint32_t owner, const struct mail_deferred
     if (waiter->next != NULL) waiter->next->previous = waiter;
     caller->waiters = waiter;
     caller->waiters_count++;
+    if (!was_stopped(caller, waiter->seq)) return;
+    waiter->error = ERROR_STOPPED;
+    tell(shard, waiter);
 }
 
 /* Half of the outbox is free: its streams may go on. */
@@ -201,7 +238,7 @@ bool waiters_stop(struct caller *caller, uint64_t seq)
 {
     struct waiter *waiter = caller->waiters;
     while (waiter != NULL && waiter->seq != seq) waiter = waiter->next;
-    if (waiter == NULL) return false;
+    if (waiter == NULL) return caller->reserved_bytes > 0 && remember_stop(caller, seq);
     waiter->error = ERROR_STOPPED;
     tell(caller->shard, waiter);
     return true;

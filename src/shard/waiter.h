@@ -104,8 +104,12 @@ void waiter_open(struct shard *shard, uint32_t owner, const struct mail_deferred
 /* Writes an answer to the caller's outbox. */
 void waiter_deliver(struct shard *shard, uint32_t owner, struct deferred_name name,
                     const uint8_t *frame, size_t bytes, bool is_last);
-/* The caller stops the request of this number. False: none of its own waits. */
+/*
+ * The caller stops the request of this number: at once where it waits, or as soon as it is known to be
+ * deferred, if it may still be on its way over a lane. False: it is neither.
+ */
 bool waiters_stop(struct caller *caller, uint64_t seq);
+void waiters_forget_stops(struct caller *caller);
 /* The caller goes away. */
 void waiters_leave(struct caller *caller);
 /* Its peer sends no more: streams end, what else is owed is waited for. */

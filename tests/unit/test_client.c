@@ -702,6 +702,24 @@ static void who_waits_too_long_hears_unknown(void **unused)
     assert_int_equal(play.lines_count, 1);
 }
 
+/* A handler may keep a verb's request, and would go on for nobody. */
+static void what_a_handler_may_keep_is_stopped_when_its_time_is_over(void **unused)
+{
+    (void)unused;
+    play.answers = false;
+    assert_int_equal(update("k", &wants_plain), 0);
+    assert_int_equal(
+        fero_send(play.cache, fero_str("other"), fero_str("k"), NULL, &wants_plain, NULL), 0);
+    run_until(2);
+    assert_int_equal(got.results[1].error, FERO_E_TIMEOUT);
+    client_run(play.client, 0);
+    client_run(play.client, 0);
+    assert_int_equal(play.taken_count, 3);
+    assert_int_equal(play.taken[2].header.type, FRAME_STOP);
+    assert_int_equal(play.taken[2].header.key_len, 0);
+    assert_int_equal(play.taken[2].header.flags & FRAME_VALUE_TYPE, VALUE_INT64);
+}
+
 /* The node hears how long the caller will wait, if the caller has said so. */
 static void a_timeout_of_ones_own_travels_with_the_request(void **unused)
 {
@@ -1392,6 +1410,7 @@ int main(void)
         TEST_OWN(who_polls_is_not_woken_for_what_is_refused),
         TEST(a_descriptor_that_cannot_be_had_is_an_error),
         TEST(who_waits_too_long_hears_unknown),
+        TEST(what_a_handler_may_keep_is_stopped_when_its_time_is_over),
         TEST(a_timeout_of_ones_own_travels_with_the_request),
         TEST(what_is_sent_again_has_the_time_that_is_left),
         TEST(deadlines_differ),

@@ -528,6 +528,22 @@ static void a_caller_stops_its_request(void **unused)
     peer_free(&peer);
 }
 
+/* Where it crosses a lane, the caller's shard has not heard yet that it is deferred. */
+static void a_stop_right_behind_its_request_is_not_lost(void **unused)
+{
+    (void)unused;
+    static const uint64_t first = 1;
+    struct peer peer = connect_peer(77, 1);
+    peer_ask(&peer, ask_verb(1, "keep", key, ""));
+    peer_ask(&peer, ask_stop(2, &first));
+    node_settle(&node);
+    peer_expect(&peer, 2, OUTCOME_OK, ERROR_NONE);
+    peer_expect(&peer, 1, OUTCOME_UNKNOWN, ERROR_STOPPED);
+    assert_int_equal(heard_error, FERO_E_STOPPED);
+    expect_nothing_left();
+    peer_free(&peer);
+}
+
 static unsigned parts;
 static void reply_parts(void)
 {
@@ -733,6 +749,7 @@ int main(void)
         TEST(an_answer_waits_for_its_caller_to_come_back),
         TEST(another_link_of_the_session_takes_it_over),
         TEST(a_caller_stops_its_request),
+        TEST(a_stop_right_behind_its_request_is_not_lost),
         TEST(a_stream_waits_for_its_reader),
         TEST(a_stream_waits_for_its_caller_to_come_back),
         TEST(next_applies_a_deferred_update),
