@@ -19,7 +19,7 @@ static const char *reason_of(int err)
     return details != NULL && details[0] != 0 ? details : fero_strerror(err);
 }
 
-static int status_of(int err)
+int client_status(int err)
 {
     switch (err) {
     case FERO_E_NOTFOUND:
@@ -46,7 +46,7 @@ int client_complain(const struct client *client, int err)
         break;
     default: complain(client->command, "%s", reason_of(err)); break;
     }
-    return status_of(err);
+    return client_status(err);
 }
 
 /* Checks "HOST:PORT" here, so that a slip costs no time-out. */
@@ -117,7 +117,7 @@ int cli_open(struct client *client, const struct command *command,
     else
         complain(command, "%s", reason_of(err));
     fero_stop(client->runtime, 0);
-    return status_of(err);
+    return client_status(err);
 }
 
 void cli_close(struct client *client)

@@ -83,5 +83,7 @@ typedef int (*client_ask_fn)(fero_cache *cache, int32_t shard, const fero_wopts 
 int client_ask_node(struct client *client, client_ask_fn ask, char **text);
 /* Says that the change of `key` has this offset. */
 void client_print_offset(const struct client *client, const char *key, uint64_t offset);
+/* The exit status for what the library returned, or a reply says. */
+int client_status(int err);
 /* Writes the line for `err` and returns its status. */
 int client_complain(const struct client *client, int err);

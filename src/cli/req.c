@@ -21,6 +21,7 @@ struct printing {
     bool is_full; /* as many as were asked for */
     bool is_over;
     int32_t error;
+    bool has_text; /* with `error`: the node, or the handler, says why */
 };
 
 static volatile sig_atomic_t interrupted;
@@ -94,6 +95,7 @@ static void on_part(const fero_result *result, void *ud)
     if (!is_part) {
         printing->is_over = true;
         printing->error = result->outcome != FERO_OUTCOME_OK ? result->error : 0;
+        printing->has_text = result->value.type == FERO_T_STRING && result->value.s.len > 0;
     }
     if ((!is_part && printing->error != 0) || printing->is_full) return;
     print_result(result, printing->json);
@@ -139,6 +141,9 @@ static int ask(const struct command *command, const struct req_options *options,
         complain(command, "%s of \"%s\" in %s: %s", argv[1], (const char *)key.ptr, argv[0],
                  fero_errmsg());
         status = STATUS_NOT_FOUND;
+    } else if (err < 0 && printing.is_over && printing.has_text) {
+        complain(command, "%s", fero_errmsg());
+        status = client_status(err);
     } else if (err < 0) {
         status = client_complain(&client, err);
     }

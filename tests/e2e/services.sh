@@ -155,6 +155,46 @@ build_object "$folder/missing.c"
 refused "$object"
 check "a function that nobody has" fails_with 2 missing.so nosuch
 
+# ---- what a handler says when it fails ---------------------------------------------------------
+
+cat >"$folder/fails.c" <<'END'
+#include <fero.h>
+static int32_t with(fero_req *req, int32_t error, const char *text)
+{
+    fero_val why = {.type = FERO_T_STRING, .s = fero_str(text)};
+    return fero_reply(req, error, &why) < 0 ? FERO_H_IGNORE : FERO_H_REPLIED;
+}
+static int32_t full(fero_req *req, void *ud)
+{
+    (void)ud;
+    return with(req, FERO_E_CONFLICT, "the table is full");
+}
+static int32_t late(fero_req *req, void *ud)
+{
+    (void)ud;
+    return with(req, FERO_E_TIMEOUT, "the printer does not answer");
+}
+static int32_t bad_json(fero_req *req, void *ud)
+{
+    fero_val value = {.type = FERO_T_JSON, .s = fero_str("{\"a\":")};
+    (void)ud;
+    return fero_shard_update(req->shard, req->key, &value, NULL);
+}
+static const fero_verb verbs[] = {{"FULL", full, NULL}, {"LATE", late, NULL}, {"BAD", bad_json, NULL}};
+FERO_SERVICE(.name = "fails", .verbs = verbs, .verbs_count = 3);
+END
+build_object "$folder/fails.c"
+start_node demo --handler "$object"
+req demo FULL 28
+check "a handler's reason comes out" fails_with 5 "the table is full"
+req demo LATE 28
+check "whatever its error is" fails_with 4 "the printer does not answer"
+req demo BAD 28
+check "and that of a call in it" fails_with 5 '"28" is not JSON' "5 of its 5 bytes"
+run "$FERO" get demo 28 --seeds "$NODE"
+check "nothing of which was stored" is_status 1
+stop_node TERM
+
 # ---- streams -----------------------------------------------------------------------------------
 
 check_streams()
