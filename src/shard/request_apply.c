@@ -53,6 +53,7 @@ static COLD void fail_again(struct request_context *context, enum session_failur
     case SESSION_WRONG_TYPE: request_fail(context, ERROR_TYPE, refused, 0, 0); break;
     case SESSION_TOO_BIG: request_fail(context, ERROR_TOO_BIG, refused, 0, 0); break;
     case SESSION_INVALID: request_fail(context, ERROR_INVALID, refused, 0, 0); break;
+    case SESSION_CONFLICT: request_fail(context, ERROR_CONFLICT, refused, 0, 0); break;
     }
 }
 
@@ -64,6 +65,7 @@ static enum session_failure failure_of(const struct request *request, enum store
     enum reply_error error = (enum reply_error)request->cache->store.refusal.error;
     if (error == ERROR_NOT_FOUND) return SESSION_NO_KEY;
     if (error == ERROR_TYPE) return SESSION_WRONG_TYPE;
+    if (error == ERROR_CONFLICT) return SESSION_CONFLICT;
     return error == ERROR_TOO_BIG ? SESSION_TOO_BIG : SESSION_INVALID;
 }
 
@@ -361,8 +363,11 @@ static bool handler_takes_it(struct request_context *context)
 static COLD void fail_decoded(struct request_context *context)
 {
     const struct request *request = context->request;
-    request_fail(context, (enum reply_error)request->error, request->error_text, request->error_got,
-                 request->error_limit);
+    enum reply_error error = (enum reply_error)request->error;
+    /* Of what is too old nobody can say that it was not done. */
+    enum outcome outcome = error == ERROR_STALE ? OUTCOME_UNKNOWN : OUTCOME_FAIL;
+    request_reply_text(context, reply_code(outcome, error), request->error_text, request->error_got,
+                       request->error_limit);
 }
 
 void request_apply(struct request_context *context)

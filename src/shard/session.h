@@ -41,6 +41,7 @@ enum session_failure {
     SESSION_WRONG_TYPE = 4,
     SESSION_TOO_BIG = 5,
     SESSION_INVALID = 6,
+    SESSION_CONFLICT = 7,
     SESSION_FAILURES_END = 8
 };
 

@@ -105,6 +105,31 @@ static void an_add_that_is_sent_again_has_the_number_that_it_had(void **state)
     stranger_close(&peer, false);
 }
 
+static void what_is_sent_again_and_was_refused_is_refused_alike(void **state)
+{
+    (void)state;
+    struct stranger peer;
+    open_link(&peer);
+    ask(&peer, FRAME_UPDATE, 1, "28", "x");
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(ask(&peer, FRAME_INSERT, 2, "28", "y").reply.code,
+                         reply_code(OUTCOME_FAIL, ERROR_CONFLICT));
+    stranger_close(&peer, false);
+}
+
+/* It may have been given a number that nobody remembers. */
+static void an_add_that_is_too_old_is_unknown(void **state)
+{
+    (void)state;
+    struct stranger peer;
+    open_link(&peer);
+    assert_int_equal(ask(&peer, FRAME_ADD, 1, "", "x").number, 1);
+    assert_int_equal(ask(&peer, FRAME_ADD, 40000, "", "x").number, 2);
+    assert_int_equal(ask(&peer, FRAME_ADD, 1, "", "x").reply.code,
+                     reply_code(OUTCOME_UNKNOWN, ERROR_STALE));
+    stranger_close(&peer, false);
+}
+
 static void numbers_are_above_all_that_are_there(void **state)
 {
     (void)state;
@@ -245,6 +270,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         ON_BOTH(adds_without_a_key_count_from_one),
         ON_BOTH(an_add_that_is_sent_again_has_the_number_that_it_had),
+        ON_BOTH(what_is_sent_again_and_was_refused_is_refused_alike),
+        ON_BOTH(an_add_that_is_too_old_is_unknown),
         ON_BOTH(numbers_are_above_all_that_are_there),
         ON_BOTH(what_is_pushed_again_is_there_once),
         cmocka_unit_test_setup_teardown(memory_that_is_full_of_elements_takes_their_removal,
