@@ -10,7 +10,7 @@
 
 static _Thread_local char last_text[TEXT_BYTES_MAX];
 static _Thread_local const char *last = "";
-static _Thread_local int last_err;
+_Thread_local int error_last;
 
 int error_set(int err, const char *format, ...)
 {
@@ -19,25 +19,20 @@ int error_set(int err, const char *format, ...)
     vsnprintf(last_text, sizeof last_text, format, arguments);
     va_end(arguments);
     last = last_text;
-    last_err = err;
+    error_last = err;
     return err;
 }
 
 int error_set_text(int err, const char *text)
 {
     last = text;
-    last_err = err;
+    error_last = err;
     return err;
-}
-
-void error_forget(void)
-{
-    last_err = 0;
 }
 
 const char *error_text_of(int err)
 {
-    return err == last_err && last[0] != 0 ? last : fero_strerror(err);
+    return err == error_last && last[0] != 0 ? last : fero_strerror(err);
 }
 
 const char *fero_errmsg(void)
