@@ -704,13 +704,13 @@ FERO_API int fero_ask_errors(fero_cache *cache, int32_t shard, const fero_wopts 
  */
 FERO_API int fero_wait(fero_op *op, int64_t timeout_ms, fero_result *result);
 /*
- * Clients: asks the node to stop a request that a handler answers later or as a stream. It ends as
- * any other does: with what the handler says to that, or with FERO_E_STOPPED; parts may still come
- * before. A request that the node has answered is not changed by it.
+ * Asks for the end of a request that a handler answers later or as a stream. It ends as any other does:
+ * with what the handler says to that, or with FERO_E_STOPPED; parts may still come before. A request that
+ * the node has answered is not changed by it, nor one that no handler keeps.
  *
- *   FERO_E_NOTFOUND     it has ended.
- *   FERO_E_UNSUPPORTED  a request of a server's thread.
- * and as requests do: it is sent by fero_run, and FERO_E_AGAIN is to be tried again.
+ *   FERO_E_NOTFOUND  it has ended.
+ *   FERO_E_INVAL     a NULL or freed operation, or one of another thread.
+ *   FERO_E_AGAIN     clients: as requests do; it is sent by fero_run.
  */
 FERO_API int fero_op_cancel(fero_op *op);
 /*

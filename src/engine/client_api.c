@@ -507,7 +507,7 @@ int fero_op_cancel(fero_op *op)
     if (op == NULL || op->is_freed) return error_set(FERO_E_INVAL, "no operation, or a freed one");
     struct client *client = op->ops->client;
     if (op->is_done) return error_set(FERO_E_NOTFOUND, "the request has ended");
-    if (client == NULL) return error_set(FERO_E_UNSUPPORTED, "only clients can stop a request");
+    if (client == NULL) return host_cancel(op);
     uint64_t seq = seq_of_op(client, op);
     if (seq == 0) return error_set(FERO_E_NOTFOUND, "the request has ended");
     return client_stop_request(client, seq);

@@ -35,6 +35,7 @@ struct host_flight {
     struct deferred_name deferred; /* what it is called there; generation 0: it is not deferred */
     uint32_t owed_bytes; /* of a stream's parts, that the shard does not know to be taken */
     bool is_stream;      /* `done` is called for each part */
+    bool is_stopped;     /* its shard has to be told so, when it is known to be deferred */
     uint64_t timeout_ns; /* that begins anew with each part */
 };
 
@@ -139,5 +140,7 @@ int64_t host_read_many(const struct server_cache *cache, fero_reading *readings,
 int host_run(struct hosts *hosts, int64_t timeout_ms);
 int host_fd(struct hosts *hosts);
 int host_on_drain(struct hosts *hosts, fero_drain_fn drain, void *ud);
+/* Stops the request that `op`, which is not done, waits for, if a handler keeps it or comes to. */
+int host_cancel(const fero_op *op);
 /* Runs until `op`, which is not done, is done or the time is over. */
 int host_wait(fero_op *op, int64_t timeout_ms);

@@ -82,6 +82,56 @@ void host_tell_unwanted(struct host *host, const struct host_flight *flight)
     if (flight->deferred.generation != 0) tell(host, flight, 0, ERROR_GONE);
 }
 
+/* Tells the shard what was taken of a stream, and whether it is to stop, or does so later. */
+static void pay(struct host *host, struct host_flight *flight)
+{
+    if (tell(host, flight, flight->owed_bytes, flight->is_stopped ? ERROR_STOPPED : ERROR_NONE)) {
+        flight->owed_bytes = 0;
+        flight->is_stopped = false;
+    } else {
+        host->has_debts = true;
+    }
+}
+
+static bool has_debt(const struct host_flight *flight)
+{
+    bool is_kept = (flight->generation & 1) != 0 && flight->deferred.generation != 0;
+    return is_kept && (flight->owed_bytes > 0 || flight->is_stopped);
+}
+
+void host_pay(struct host *host)
+{
+    host->has_debts = false;
+    for (uint32_t i = 0; i < host->flights_fresh; i++)
+        if (has_debt(&host->flights[i])) pay(host, &host->flights[i]);
+}
+
+/* NULL: it has ended. */
+static struct host_flight *flight_of_op(struct host *host, const fero_op *op)
+{
+    for (uint32_t i = 0; i < host->flights_fresh; i++) {
+        struct host_flight *flight = &host->flights[i];
+        if ((flight->generation & 1) != 0 && flight->op == op->number) return flight;
+    }
+    return NULL;
+}
+
+int host_cancel(const fero_op *op)
+{
+    struct host *host = op->ops->host;
+    if (shard_running() != NULL || host_find(host->hosts) != host)
+        return error_set(FERO_E_INVAL, "an operation belongs to the thread that made it");
+    struct host_flight *flight = flight_of_op(host, op);
+    if (flight == NULL) return error_set(FERO_E_NOTFOUND, "the request has ended");
+    int err = host_enter(host);
+    if (err < 0) return err;
+    flight->is_stopped = true;
+    if (has_debt(flight)) pay(host, flight);
+    host_publish(host);
+    host_exit(host);
+    return 0;
+}
+
 void host_end_late(struct host *host, uint64_t now_ns, int error, bool calls_back)
 {
     uint64_t due_ns = TIME_NEVER;
@@ -138,27 +188,12 @@ static void take_deferred(struct host *host, uint32_t shard, const struct mail *
     struct host_flight *flight = flight_of(host, deferred->caller, deferred->generation);
     const struct mail_late about = {
         .name = deferred->name, .caller = deferred->caller, .generation = deferred->generation};
-    if (flight != NULL)
-        flight->deferred = deferred->name;
-    else
+    if (flight == NULL) {
         try_tell(host, &about, shard, 0, ERROR_GONE);
-}
-
-/* Tells the shard how much of a stream was taken, or does so later. */
-static void pay(struct host *host, struct host_flight *flight)
-{
-    if (tell(host, flight, flight->owed_bytes, ERROR_NONE))
-        flight->owed_bytes = 0;
-    else
-        host->has_debts = true;
-}
-
-void host_pay(struct host *host)
-{
-    host->has_debts = false;
-    for (uint32_t i = 0; i < host->flights_fresh; i++)
-        if ((host->flights[i].generation & 1) != 0 && host->flights[i].owed_bytes > 0)
-            pay(host, &host->flights[i]);
+        return;
+    }
+    flight->deferred = deferred->name;
+    if (has_debt(flight)) pay(host, flight);
 }
 
 static void take_part(struct host *host, struct host_flight *flight, const uint8_t *frame,

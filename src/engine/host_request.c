@@ -78,6 +78,7 @@ static void start_flight(struct host *host, struct host_flight *flight, uint32_t
     flight->deferred = (struct deferred_name){0};
     flight->owed_bytes = 0;
     flight->is_stream = wish->is_stream;
+    flight->is_stopped = false;
     flight->timeout_ns = (uint64_t)timeout_ms * NS_PER_MS;
     flight->deadline_ns = now_ns + flight->timeout_ns;
     flight->op = op != NULL ? op->number : 0;

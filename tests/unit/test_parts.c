@@ -70,7 +70,7 @@ static int setup(void **unused)
     fero_runtime_opts opts = runtime_options(2);
     const fero_opts about = {
         .size = sizeof about, .verbs = verbs, .verbs_count = ARRAY_COUNT(verbs)};
-    is_kept = 0;
+    store_release_u32(&is_kept, 0);
     stopped_error = 0;
     rooms = 0;
     node = runtime_start(&opts);
@@ -286,6 +286,47 @@ static void a_client_stops_a_threads_stream(void **unused)
     fero_op_free(op);
 }
 
+static void a_thread_stops_a_threads_stream(void **unused)
+{
+    (void)unused;
+    struct taker taker;
+    struct maker maker;
+    fero_op *op;
+    ask(cache, &taker, PATIENCE_MS, &op);
+    begin(&maker, UINT64_MAX, false);
+    while (taker.parts < 10) fero_run(node, 100);
+    assert_int_equal(fero_op_cancel(op), 0);
+    assert_int_equal(fero_op_cancel(op), 0);
+    run_until_done(node, &taker);
+    join(&maker);
+    assert_int_equal(maker.error, FERO_E_STOPPED);
+    assert_int_equal(taker.outcome, FERO_OUTCOME_UNKNOWN);
+    assert_int_equal(taker.error, FERO_E_STOPPED);
+    fero_op_free(op);
+}
+
+/* At once: the thread has not heard yet that the request is deferred. */
+static void what_is_stopped_at_once_is_stopped(void **unused)
+{
+    (void)unused;
+    fero_cache *const callers[] = {cache, remote};
+    for (size_t i = 0; i < ARRAY_COUNT(callers); i++) {
+        struct taker taker;
+        fero_op *op;
+        store_release_u32(&is_kept, 0);
+        ask(callers[i], &taker, PATIENCE_MS, &op);
+        assert_int_equal(fero_op_cancel(op), 0);
+        run_until_done(callers[i] == cache ? node : client, &taker);
+        assert_int_equal(taker.error, FERO_E_STOPPED);
+        assert_int_equal(fero_op_cancel(op), FERO_E_NOTFOUND);
+        wait_for(&is_kept);
+        assert_int_equal(fero_reply(kept, 0, NULL), FERO_E_STOPPED);
+        fero_req_release(kept);
+        fero_op_free(op);
+    }
+    assert_int_equal(fero_op_cancel(NULL), FERO_E_INVAL);
+}
+
 static void a_thread_hears_that_its_client_has_died(void **unused)
 {
     (void)unused;
@@ -372,7 +413,7 @@ static void another_shards_handler_may_answer(void **unused)
         char key[16];
         fero_op *op;
         fero_result result;
-        is_kept = 0;
+        store_release_u32(&is_kept, 0);
         const fero_wopts opts = {
             .size = sizeof opts, .want = FERO_REPLY, .timeout_ms = PATIENCE_MS};
         snprintf(key, sizeof key, "key%d", i);
@@ -403,6 +444,8 @@ int main(void)
         TEST(a_thread_that_wants_no_parts_gets_the_end),
         TEST(what_a_slow_client_is_sent_is_bounded),
         TEST(a_client_stops_a_threads_stream),
+        TEST(a_thread_stops_a_threads_stream),
+        TEST(what_is_stopped_at_once_is_stopped),
         TEST(a_thread_hears_that_its_client_has_died),
         TEST(a_thread_hears_that_the_node_stops),
         TEST(there_is_nothing_behind_the_end),
