@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/memory.h"
 #include "engine/client.h"
 #include "engine/error.h"
@@ -320,7 +321,7 @@ static int on_changes(struct client_link *link, const uint8_t *frame, size_t len
         return broken(wrong, "CHANGES of no subscription", head.number, 0);
     struct part *part = &stream->parts[link->index];
     link->client->finished++;
-    part->taken_bytes += records.size;
+    part->taken_bytes += records.size - (PLANTED("credit_leaks") ? 8 : 0);
     callbacks_begin(stream);
     int err = show(stream, link->index, &head, records, wrong);
     if (!callbacks_end(stream)) return err;

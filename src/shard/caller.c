@@ -136,7 +136,8 @@ struct caller *caller_of(struct shard *shard, uint32_t index, uint32_t generatio
 {
     ASSERT(index < shard->callers_fresh);
     struct caller *caller = &shard->callers[index];
-    return caller->generation == generation && caller->state != CALLER_FREE ? caller : NULL;
+    bool is_it = caller->generation == generation || PLANTED("stale_caller");
+    return is_it && caller->state != CALLER_FREE ? caller : NULL;
 }
 
 void caller_mark_dirty(struct caller *caller)

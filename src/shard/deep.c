@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/memory.h"
 #include "ring/slot.h"
 #include "shard/store_refusal.h"
@@ -568,6 +569,7 @@ static enum store_result push(struct store *store, struct deep *deep, const stru
         length = jsontext_elements_count(text);
     else if (!is_nothing(store, place))
         length = tree_twig(&store->forest, place->twig)->length;
+    if (PLANTED("push_over_last") && length > 1) length--;
     deep->draft.flags = deep->draft.request->flags | CHANGE_DEEP | CHANGE_IN_ARRAY;
     return write_next(store, deep, length, changed);
 }
@@ -664,6 +666,7 @@ static void patch_write(struct store *store, struct deep *deep, const struct pat
         struct path path = deep->path;
         struct jsontext_value value;
         struct bytes name;
+        if (PLANTED("patch_cut") && *changed != NULL) break;
         bool is_name = field_name(patch, &member, &name);
         enum store_result result = path_extend(store, &path, patch->key, name);
         ASSERT(is_name && result == STORE_OK);

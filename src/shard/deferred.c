@@ -30,6 +30,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/buggify.h"
 #include "base/ck.h"
 #include "base/clock.h"
 #include "base/memory.h"
@@ -572,7 +573,7 @@ static int send_part(struct shard *shard, struct deferred *deferred, uint8_t *fr
                      uint32_t given_bytes)
 {
     bool has_home = deferred->home.from != DEFERRED_NO_HOME;
-    bool is_wanted = has_home || deferred->is_orphan;
+    bool is_wanted = has_home || (deferred->is_orphan && !PLANTED("part_for_nobody"));
     bool is_first = deferred->given.first == NULL;
     if (is_first && try_send_part(shard, deferred, frame, bytes)) {
         count_taken(shard, deferred, given_bytes);

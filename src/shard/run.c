@@ -140,7 +140,7 @@ static size_t run_apply(struct run *run, struct caller *caller)
         bytes += request->input_bytes;
     }
     caller->requests += i;
-    caller->consumed_bytes += bytes;
+    caller->consumed_bytes += PLANTED("window_leaks") && i < run->count ? 0 : bytes;
     took(caller, bytes);
     shard->work += i;
     count(&shard->counters.requests, i);

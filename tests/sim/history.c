@@ -1,5 +1,6 @@
 #include "tests/sim/history.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -417,7 +418,8 @@ static void apply(struct history *history, struct history_log *log, const struct
                    asked->client, asked->seq);
     check_order(history, key, asked, change);
     check_slot(history, log, change);
-    struct version version = {.offset = change_offset(change), .by = asked};
+    struct version version = {
+        .offset = change_offset(change), .place = change_place(change), .by = asked};
     if (key->is_tree)
         version.state =
             partition_apply(history, asked, asked->changes, last_version(key)->state, change);
@@ -572,6 +574,39 @@ void history_check_retained(struct history *history, uint32_t shard, uint32_t ca
             if (change == NULL || change_place(change) != place)
                 world_fail(history->world, "slot %u has lost place %" PRIu64 " of its history",
                            slot, place);
+        }
+    }
+}
+
+/* The key as it was when its slot had so many changes. */
+static void rewind_key(struct history_key *key, uint64_t place)
+{
+    for (; last_version(key)->place > place; key->versions_count--)
+        json_decref(last_version(key)->state);
+    last_version(key)->is_partial = false; /* a patch may be cut by this */
+}
+
+void history_truncate(struct history *history)
+{
+    struct world *world = history->world;
+    for (uint32_t i = 0; i < history->keys_count * history->caches_count; i++) {
+        uint32_t cache = i / history->keys_count;
+        const struct history_key *some = &history->keys[cache][i % history->keys_count];
+        struct store *store = history->logs[some->shard][cache].store;
+        uint64_t floor = store_truncate_floor(store, some->slot);
+        uint64_t place = store->slots[some->slot].place;
+        if (place == floor || world_below(world, 2) == 0) continue;
+        place = floor + world_below(world, place - floor);
+        int err = store_truncate(store, some->slot, place);
+        /* Trees take memory again, and more than there was. */
+        if (err == -ENOMEM && history->may_be_full) continue;
+        if (err != 0) world_fail(world, "slot %u cannot be truncated: %d", some->slot, err);
+        store_check(store);
+        for (uint32_t k = 0; k < history->keys_count; k++) {
+            struct history_key *key = &history->keys[cache][k];
+            if (key->slot != some->slot) continue;
+            rewind_key(key, place);
+            check_key(history, store, key);
         }
     }
 }

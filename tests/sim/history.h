@@ -59,6 +59,7 @@ struct version {
     uint64_t from;
     uint64_t until;
     uint64_t offset;
+    uint64_t place;
     const struct asked *by; /* NULL: there is no such key */
     struct json_t *state;   /* of partitions with trees; NULL: there is no such key */
     bool is_partial;        /* more changes of the same request follow at once */
@@ -138,6 +139,11 @@ void history_answer(struct history *history, struct asked *asked, const fero_res
 void history_read_log(struct history *history, const struct log *log);
 /* At the end, when all is quiet: whether what the stores hold is what the logs add up to. */
 void history_check_state(struct history *history);
+/*
+ * Takes back as much of some slots as can be, or less, and looks whether the stores are as they were
+ * then. The last thing that happens to them.
+ */
+void history_truncate(struct history *history);
 /* Whether enough of the newest changes is kept, and all of that can be read. */
 void history_check_retained(struct history *history, uint32_t shard, uint32_t cache);
 /* Of a client: requests without an end. */

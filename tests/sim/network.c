@@ -383,6 +383,18 @@ void network_connect(struct network *network, struct sim_io *io, uint32_t conn)
     world_at(network->world, now_ns(network) + delay_ns(network), on_attempt, attempt, 0);
 }
 
+void network_break_one(struct network *network)
+{
+    uint64_t skip = world_below(network->world, 6);
+    for (struct end *end = network->newest; end != NULL; end = end->older) {
+        bool is_whole = !end->is_void && !end->is_closed && end->error == 0 && end->peer != NULL &&
+                        !end->peer->is_closed;
+        if (!is_whole || skip-- > 0) continue;
+        reset(end);
+        return;
+    }
+}
+
 void network_heal(struct network *network)
 {
     struct faults *faults = &network->faults;

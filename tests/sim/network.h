@@ -92,6 +92,8 @@ void network_close(struct network *network);
 /* From now on nothing more breaks, and nothing stands still. */
 void network_heal(struct network *network);
 
+/* Breaks one of the newest connections, where there is one that is whole. */
+void network_break_one(struct network *network);
 /* sim_io_connected or sim_io_refused follows. */
 void network_connect(struct network *network, struct sim_io *io, uint32_t conn);
 void end_send(struct end *end, const struct iovec *parts, unsigned count);

@@ -20,6 +20,16 @@ const struct plant plants[] = {
     {"newest_dropped", "compaction drops the newest change of a key", 70},
     {"opened_for_another", "an answer to OPEN is taken for that of the cache that came after", 70},
     {"home_left_early", "a client leaves a node that has not opened its cache yet", 70},
+    {"push_over_last", "a push takes the place of the last element", 20},
+    {"patch_cut", "only the first field of a patch is set", 20},
+    {"snapshot_cut", "a snapshot lacks removals that were superseded meanwhile", 70},
+    {"credit_leaks", "of each batch of a subscription 8 bytes of credit are lost", 20},
+    {"window_leaks", "what was taken before a caller had to wait is never given credit for again",
+     70},
+    {"stale_caller", "replies go to whoever has the place of their caller now", 70},
+    {"part_for_nobody", "parts of a stream are dropped while its caller's link is lost", 70},
+    {"watermark_kept", "that a session was forgotten is forgotten, too", 70},
+    {"truncated_left", "a key that a truncation takes back stays in the table", 20},
 };
 const size_t plants_count = ARRAY_COUNT(plants);
 

@@ -287,6 +287,31 @@ static void hear_of_the_past(struct program *program)
     while (program->world->now_ns < until_ns) run(program, 100);
 }
 
+/* Of what was sent nothing is under way: the node has taken it all, and said so. */
+static bool is_window_whole(const struct program *program)
+{
+    const struct client *client = program->client;
+    for (uint32_t i = 0; i < client->links_count; i++) {
+        const struct client_link *link = client->links[i];
+        if (link->state == CLIENT_LINK_UP &&
+            (link->consumed_bytes != backlog_written_bytes(&link->backlog) ||
+             link->acked_requests != link->requests))
+            return false;
+    }
+    return true;
+}
+
+static void check_window(struct program *program)
+{
+    uint64_t until_ns = program->world->now_ns + LAST_NS_MAX;
+    while (!is_window_whole(program)) {
+        run(program, 5);
+        if (program->world->now_ns > until_ns)
+            world_fail(program->world, "client %u: all is answered, and its window is not whole",
+                       program->number);
+    }
+}
+
 /* Every request must end now, and soon. */
 static void finish(struct program *program)
 {
@@ -309,6 +334,7 @@ static void finish(struct program *program)
                        LAST_NS_MAX / NS_PER_S, err < 0 ? fero_errmsg() : "all were taken");
     }
     catch_up(program);
+    check_window(program);
 }
 
 static void program_main(void *context)

@@ -117,7 +117,7 @@ static void draw_habits(struct scenario *scenario)
         .outbox_bytes = (int64_t)PICK(world, 4096, 1048576, 1048576),
         .idle = world_below(world, 4) == 0 ? FERO_IDLE_ADAPTIVE : FERO_IDLE_SLEEP,
         .open_ms = (int64_t)PICK(world, 20, 300, 20000),
-        .watches = world_below(world, 2) == 0 ? 0 : MILLION / 30,
+        .watches = world_below(world, 2) == 0 ? 0 : MILLION / 10,
         .seq_first = PICK(world, 1, 1, UINT32_MAX - 100, ((uint64_t)1 << 31) - 50),
     };
 }
@@ -147,10 +147,12 @@ static void draw_options(struct scenario *scenario)
     struct world *world = &scenario->world;
     struct shard_options *options = &scenario->options;
     bool is_tight = world_below(world, 6) == 0;
-    scenario->is_forgetful = world_below(world, 6) == 0;
-    /* One of them fits, with all that it asks for. */
-    if (scenario->is_forgetful)
-        scenario->habits.asks_max = (uint32_t)min_u64(scenario->habits.asks_max, 200);
+    scenario->is_forgetful = world_below(world, 5) == 0;
+    /* A few fit, with all that they ask for; whose link is lost is soon forgotten. */
+    if (scenario->is_forgetful) {
+        scenario->habits.asks_max = (uint32_t)min_u64(scenario->habits.asks_max, 60);
+        scenario->faults.reset = (uint32_t)max_u64(scenario->faults.reset, 20000);
+    }
     *options = (struct shard_options){
         .shards_count = 1 + (uint32_t)world_below(world, 3),
         .idle = world_below(world, 4) == 0 ? IDLE_ADAPTIVE : IDLE_SLEEP,
@@ -158,7 +160,7 @@ static void draw_options(struct scenario *scenario)
         .log_bytes_max = PICK(world, 24, 40, 64) * MIB,
         .history_bytes_max = PICK(world, 1, 1, 3 * MIB, 16 * MIB),
         .garbage_bytes_max = PICK(world, 1, 256 * KIB, 4 * MIB),
-        .sessions_bytes_max = scenario->is_forgetful ? PICK(world, 10, 20, 50) * KIB : 4 * MIB,
+        .sessions_bytes_max = scenario->is_forgetful ? PICK(world, 2, 3, 5) * KIB : 4 * MIB,
         .outbox_bytes_max = PICK(world, 4 * KIB, 64 * KIB, MIB),
         .links_bytes_max = PICK(world, 2, 64, 64) * MIB,
         .deferred_max = (uint32_t)PICK(world, 2, SERVANT_PROMISES_MAX),
@@ -190,10 +192,19 @@ static void draw_options(struct scenario *scenario)
         options->garbage_bytes_max = 1;
         buggify_always("segment_ends");
     }
+    /* Requests cross from shard to shard. */
+    if (world_below(world, 4) == 0) {
+        buggify_always("not_handed_over");
+        options->shards_count = (uint32_t)max_u64(options->shards_count, 2);
+        if (scenario->faults.reset + scenario->stop_rate > 0) {
+            scenario->stop_rate = (uint32_t)max_u64(scenario->stop_rate, 10000);
+            scenario->stop_ns_max = 500 * NS_PER_MS;
+        }
+    }
     scenario->programs_max = 1 + (uint32_t)world_below(world, PROGRAMS_MAX / 2);
     scenario->caches_count = 1 + (uint32_t)world_below(world, HISTORY_CACHES_MAX);
     scenario->keys_count = (uint32_t)PICK(world, 1, 8, 30, HISTORY_KEYS_MAX);
-    scenario->trees = scenario->habits.is_monotonous ? 0 : (uint32_t)PICK(world, 0, 0, 20, 50, 100);
+    scenario->trees = scenario->habits.is_monotonous ? 0 : (uint32_t)PICK(world, 0, 20, 50, 100);
 }
 
 /* What may happen to requests in this world. */
@@ -221,6 +232,13 @@ static void draw_permissions(struct scenario *scenario)
 
 /* ------------------------------------------------------------------------------------ trouble */
 
+static void on_break(void *context, uint64_t unused)
+{
+    struct scenario *scenario = context;
+    (void)unused;
+    if (!scenario->is_resting) network_break_one(&scenario->network);
+}
+
 static void on_stop(void *context, uint64_t unused)
 {
     struct scenario *scenario = context;
@@ -233,7 +251,12 @@ static void on_stop(void *context, uint64_t unused)
     uint32_t shards = scenario->options.shards_count;
     bool is_whole = world_below(world, 2) == 0;
     if (!is_whole) {
-        actor_pause(world->actors[world_below(world, world->actors_count)], for_ns);
+        /* Shards came first. */
+        uint32_t count = world_below(world, 2) == 0 ? shards : world->actors_count;
+        actor_pause(world->actors[world_below(world, count)], for_ns);
+        /* What is under way to it, or from it, may then find its link gone, and another in its place. */
+        for (uint64_t i = world_below(world, 6); i > 0; i--)
+            world_at(world, world->now_ns + world_below(world, for_ns), on_break, scenario, 0);
         return;
     }
     for (uint32_t i = 0; i < shards; i++) actor_pause(&scenario->node.members[i].actor, for_ns);
@@ -405,6 +428,7 @@ struct scenario_result scenario_run(const struct scenario_options *options)
     run_phase(scenario, "closing", is_node_quiet);
     sim_node_check_quiet(&scenario->node);
     history_check_state(&scenario->history);
+    history_truncate(&scenario->history);
     sim_node_stop(&scenario->node, NS_PER_S);
     run_phase(scenario, "stopping", is_node_over);
     struct scenario_result result = {.hash = world->hash,

@@ -164,6 +164,9 @@ static void check_caller(const struct sim_node *node, const struct shard *shard,
     if (bytes > outbox_max + REFUSE_BYTES_MAX + sizeof(struct frame_ack))
         world_fail(node->world, "the outbox of caller %u of shard %u has %zu bytes", caller->index,
                    shard->index, bytes);
+    if (caller->reserved_bytes > outbox_max + options->lane_bytes)
+        world_fail(node->world, "%" PRIu64 " bytes are reserved for caller %u of shard %u",
+                   (uint64_t)caller->reserved_bytes, caller->index, shard->index);
     if (caller->link.partial.bytes > options->frame_bytes_max + 8)
         world_fail(node->world, "caller %u of shard %u keeps %zu bytes of a frame", caller->index,
                    shard->index, caller->link.partial.bytes);

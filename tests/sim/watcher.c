@@ -241,9 +241,10 @@ static void on_event(const fero_stream_event *event, void *ud)
 int watcher_open(struct watcher *watcher, struct history *history, uint32_t client,
                  fero_cache *cache, uint32_t cache_number)
 {
-    static const int32_t froms[] = {FERO_FROM_START, FERO_FROM_NOW, FERO_FROM_OFFSET,
-                                    FERO_FROM_OLDEST, FERO_FROM_SNAPSHOT};
-    static const int64_t credits[] = {1, 500, 5000, 0};
+    static const int32_t froms[] = {FERO_FROM_START,   FERO_FROM_NOW,      FERO_FROM_OFFSET,
+                                    FERO_FROM_OLDEST,  FERO_FROM_SNAPSHOT, FERO_FROM_SNAPSHOT,
+                                    FERO_FROM_SNAPSHOT};
+    static const int64_t credits[] = {1, 1, 500, 0};
     struct world *world = history->world;
     *watcher = (struct watcher){.history = history,
                                 .client = client,
