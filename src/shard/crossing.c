@@ -23,6 +23,7 @@
 #include "shard/asks.h"
 #include "shard/bundle.h"
 #include "shard/feed.h"
+#include "shard/request_reply.h"
 #include "shard/run.h"
 #include "shard/waiter.h"
 
@@ -289,6 +290,15 @@ struct session *crossing_session(struct shard *shard, const struct session_claim
     return claim->id == 0 ? NULL : sessions_use(&shard->sessions, claim);
 }
 
+/* There is no memory for its session. What was sent before may have been done before. */
+static COLD void fail_forgotten(struct request_context *context, const struct session_claim *claim)
+{
+    bool is_new = context->request->store.seq_whole >= claim->seq_unsent;
+    enum outcome outcome = is_new ? OUTCOME_FAIL : OUTCOME_UNKNOWN;
+    request_reply_text(context, reply_code(outcome, ERROR_NO_MEMORY),
+                       "no memory to remember the session", 0, 0);
+}
+
 static void apply_with_reply(struct incoming *incoming, struct shard *shard, uint32_t from,
                              struct mail *reply_mail)
 {
@@ -302,10 +312,10 @@ static void apply_with_reply(struct incoming *incoming, struct shard *shard, uin
         reply->caller = request->caller;
         reply->generation = request->generation;
     }
-    if (UNLIKELY(request_is_late(shard, request)))
+    if (UNLIKELY(request->session == NULL && request->store.session != 0))
+        fail_forgotten(&context, incoming->claim);
+    else if (UNLIKELY(request_is_late(shard, request)))
         request_fail_late(&context);
-    else if (UNLIKELY(request->session == NULL && request->store.session != 0))
-        request_fail(&context, ERROR_NO_MEMORY, "no memory to remember the session", 0, 0);
     else
         request_apply(&context);
     memory_put(incoming->block);

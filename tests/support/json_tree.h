@@ -88,25 +88,37 @@ static inline bool json_tree_may_put(json_t *state, char *const *parts, unsigned
     return true;
 }
 
+/* Whether something may stand under this name in it. */
+static inline bool json_tree_holds(const json_t *parent, const char *part)
+{
+    size_t index;
+    return json_is_object(parent) || (json_is_array(parent) && json_tree_index(part, &index));
+}
+
+/* Makes the containers that are missing on the way, whatever was there before. */
 static inline void json_tree_set(json_t **state, char *const *parts, unsigned count, json_t *value,
                                  bool in_array)
 {
-    if (count == 0) {
-        json_decref(*state);
-        *state = json_deep_copy(value);
-        return;
-    }
-    if (*state == NULL) *state = in_array && count == 1 ? json_array() : json_object();
-    json_t *at = *state;
-    for (unsigned i = 0; i + 1 < count; i++) {
-        json_t *next = json_tree_child(at, parts[i]);
-        if (next == NULL) {
-            next = in_array && i + 2 == count ? json_array() : json_object();
-            json_tree_put_child(at, parts[i], next);
+    json_t *at = NULL;
+    for (unsigned i = 0; i < count; i++) {
+        json_t *next = i == 0 ? *state : json_tree_child(at, parts[i - 1]);
+        if (next == NULL || !json_tree_holds(next, parts[i])) {
+            next = in_array && i + 1 == count ? json_array() : json_object();
+            if (i > 0) {
+                json_tree_put_child(at, parts[i - 1], next);
+            } else {
+                json_decref(*state);
+                *state = next;
+            }
         }
         at = next;
     }
-    json_tree_put_child(at, parts[count - 1], json_deep_copy(value));
+    if (count > 0) {
+        json_tree_put_child(at, parts[count - 1], json_deep_copy(value));
+        return;
+    }
+    json_decref(*state);
+    *state = json_deep_copy(value);
 }
 
 static inline void json_tree_remove(json_t **state, char *const *parts, unsigned count)

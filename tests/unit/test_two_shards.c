@@ -340,6 +340,26 @@ static void a_bundle_whose_session_finds_no_memory_is_refused_in_whole(void **un
     assert_int_equal(node.shards[1]->counters.updates, 0);
 }
 
+/* It may have been done before its session was forgotten: nobody can say that it was not. */
+static void what_is_sent_again_without_a_session_is_unknown(void **unused)
+{
+    (void)unused;
+    struct shard_options options = node_options(2);
+    options.sessions_bytes_max = 1;
+    node_open(&node, &options);
+    node_add_cache(&node, "demo", verbs, 1, NULL);
+    peer = peer_greeted(&node, 0, 0, 10);
+    node_key(&node, 0, "near", near_key);
+    node_key(&node, 1, "far", far_key);
+    node.shards[0]->callers[0].claim.id = SESSION;
+    node.shards[0]->callers[0].claim.seq_unsent = 10;
+    peer_ask(&peer, ask_remove(9, far_key));
+    peer_ask(&peer, ask_remove(10, far_key));
+    node_settle(&node);
+    peer_expect(&peer, 9, OUTCOME_UNKNOWN, ERROR_NO_MEMORY);
+    peer_expect(&peer, 10, OUTCOME_FAIL, ERROR_NO_MEMORY);
+}
+
 /* ------------------------------------------------------------------------------ sessions */
 
 static void expect_duplicate(uint32_t seq, uint64_t offset)
@@ -858,6 +878,7 @@ int main(void)
         TEST(nothing_crosses_twice_when_a_run_ends_early),
         TEST(what_of_a_bundle_was_sent_again_is_known),
         TEST_OWN(a_bundle_whose_session_finds_no_memory_is_refused_in_whole),
+        TEST_OWN(what_is_sent_again_without_a_session_is_unknown),
         TEST(the_owner_knows_what_was_sent_again),
         TEST(what_is_late_is_not_done),
         TEST(what_was_done_before_is_never_late),
