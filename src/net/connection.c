@@ -8,6 +8,10 @@
  * Ending. An end of file waits its turn behind what is held and stashed, and then the owner ends the
  * connection, when it has answered; an error ends it at once. Then everything in flight is
  * cancelled, and where the kernel could not, the socket is shut down, which no operation survives.
+ *
+ * Operations are cancelled by their names, which the kernel finds by a hash. It would also cancel all
+ * of a descriptor, but looks at every request of the ring for that, some 13 ns each: with 100,000
+ * connections a millisecond for each that is closed.
  */
 #include <errno.h>
 #include <unistd.h>
@@ -72,6 +76,28 @@ static void end_by_force(struct connection *connection)
     connection->fd = -1;
 }
 
+/* Cancels what is in flight: the receive, the send, then whatever else there is, or was not found. */
+static bool cancel_next(struct uring *uring, struct connection *connection)
+{
+    struct io_uring_sqe *request = queue_request(&uring->queue);
+    if (request == NULL) return false;
+    bool is_receiving = connection->is_receiving && !connection->is_udp;
+    if (is_receiving && !connection->receive_cancelled) {
+        connection->receive_cancelled = true;
+        io_uring_prep_cancel64(request, connection_user_data(uring, connection, OPERATION_RECEIVE),
+                               0);
+    } else if (connection->send_in_flight && !connection->send_cancelled) {
+        connection->send_cancelled = true;
+        io_uring_prep_cancel64(request, connection_user_data(uring, connection, OPERATION_SEND), 0);
+    } else {
+        connection->was_cancelled = true;
+        io_uring_prep_cancel_fd(request, connection->fd, IORING_ASYNC_CANCEL_ALL);
+    }
+    connection->is_cancelling = true;
+    connection_start(uring, connection, request, OPERATION_CANCEL);
+    return true;
+}
+
 static bool service_ending(struct uring *uring, struct connection *connection,
                            struct events *events)
 {
@@ -90,13 +116,7 @@ static bool service_ending(struct uring *uring, struct connection *connection,
         end_by_force(connection);
         return true;
     }
-    struct io_uring_sqe *request = queue_request(&uring->queue);
-    if (request == NULL) return false;
-    io_uring_prep_cancel_fd(request, connection->fd, IORING_ASYNC_CANCEL_ALL);
-    connection->is_cancelling = true;
-    connection->was_cancelled = true;
-    connection_start(uring, connection, request, OPERATION_CANCEL);
-    return true;
+    return cancel_next(uring, connection);
 }
 
 static bool service_up(struct uring *uring, struct connection *connection, struct events *events)

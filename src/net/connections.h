@@ -70,10 +70,12 @@ struct connection {
     bool has_eof;    /* nothing comes after what is held and stashed */
     bool told_eof;   /* IO_EOF is out */
     /* io_uring */
-    bool is_receiving;    /* a receive is in flight */
-    bool send_in_flight;  /* the kernel has the send's request */
-    bool is_cancelling;   /* a cancel is in flight */
-    bool was_cancelled;   /* when ending: cancelled once, then shut down */
+    bool is_receiving;      /* a receive is in flight */
+    bool send_in_flight;    /* the kernel has the send's request */
+    bool is_cancelling;     /* a cancel is in flight */
+    bool receive_cancelled; /* when ending: one after the other is cancelled, */
+    bool send_cancelled;
+    bool was_cancelled;   /* then everything, and then it is shut down */
     uint32_t operations;  /* in flight: the slot lives until there are none */
     uint32_t stash_first; /* received buffers that wait for the next turn */
     uint32_t stash_last;

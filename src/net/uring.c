@@ -408,12 +408,34 @@ static void drain(struct uring *uring)
     }
 }
 
+/*
+ * Ends what is in flight of connections, one after the other: to cancel everything at once, the kernel
+ * goes through all requests for each of them, which took 2.5 s with 19,000 connections.
+ */
+static void end_connections(struct uring *uring)
+{
+    struct io_event list[16] = {0};
+    for (uint32_t i = 0; i < uring->table.used; i++) {
+        const struct connection *connection = &uring->table.list[i];
+        if (connection->operations > 0 && connection->fd >= 0 && !connection->is_udp)
+            (void)shutdown(connection->fd, SHUT_RDWR);
+    }
+    uint32_t turns_max = uring->table.used + DESTROY_TURNS_MAX;
+    for (uint32_t turn = 0; turn < turns_max && queue_enter(&uring->queue, 0) == 0; turn++) {
+        struct events events = {list, 0, ARRAY_COUNT(list)};
+        if (!queue_has_completions(&uring->queue)) break;
+        reap(uring, &events);
+        held_blocks_free(&uring->table.blocks);
+    }
+}
+
 static void uring_destroy(struct io *io)
 {
     struct uring *uring = uring_of(io);
     /* Nothing of ours is in the kernel's hands when the memory goes, and ports are free at once. */
     listener_stop(uring);
     (void)queue_enter(&uring->queue, 0);
+    end_connections(uring);
     queue_cancel_all(&uring->queue);
     drain(uring);
     queue_close(&uring->queue);
