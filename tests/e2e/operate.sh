@@ -147,7 +147,8 @@ talks() # level, lines that must be there...
 {
     local word
     for word in "${@:2}"; do
-        [[ $ERR == *"Z $1 fero:$word"* ]] || return 1
+        # shellcheck disable=SC2053 # the words are a pattern
+        [[ $ERR == *"Z $1 fero:"$word* ]] || return 1
     done
 }
 DEBUG=fero start_node demo --shards 1
@@ -159,7 +160,8 @@ exec 3>&-
 stop_node TERM
 check "DEBUG=fero tells of each link" talks debug "link: 0.0.1 comes from 127.0.0.1:" \
     "link: 0.0.1 is welcome" "link: 0.0.1 has ended after 1 requests: its peer ended it"
-check "of what was refused" talks warn "link: 0." "link: 0.0.2 is refused: "
+# It has the first link's place, or another one where that had not ended yet.
+check "of what was refused" talks warn "link: 0.*.* is refused: "
 check "of start and stop" talks info "node: listening on $NODE" "node: the cache \"demo\" is open" \
     "node: stopping" "node: all shards have stopped"
 DEBUG=http,fero:memory start_node demo --shards 1
