@@ -95,15 +95,38 @@ static inline bool json_tree_holds(const json_t *parent, const char *part)
     return json_is_object(parent) || (json_is_array(parent) && json_tree_index(part, &index));
 }
 
-/* Makes the containers that are missing on the way, whatever was there before. */
+/* An array with what the object has: an object only as long as no record had said what it is. */
+static inline json_t *json_tree_as_array(json_t *object)
+{
+    const char *name;
+    json_t *child;
+    json_t *array = json_array();
+    json_object_foreach(object, name, child)
+    {
+        size_t index = 0;
+        if (json_tree_index(name, &index)) json_tree_put_child(array, name, json_incref(child));
+    }
+    return array;
+}
+
+/*
+ * Makes the containers that are missing on the way, whatever was there before. One that another record
+ * has made may turn out to be an array: the change that made it so may be superseded, while one inside
+ * of its elements is still there.
+ */
 static inline void json_tree_set(json_t **state, char *const *parts, unsigned count, json_t *value,
                                  bool in_array)
 {
     json_t *at = NULL;
     for (unsigned i = 0; i < count; i++) {
         json_t *next = i == 0 ? *state : json_tree_child(at, parts[i - 1]);
-        if (next == NULL || !json_tree_holds(next, parts[i])) {
-            next = in_array && i + 1 == count ? json_array() : json_object();
+        bool is_array = in_array && i + 1 == count;
+        bool is_good = next != NULL && json_tree_holds(next, parts[i]);
+        if (!is_good || (is_array && json_is_object(next))) {
+            bool seemed_object = is_good && json_is_object(next);
+            next = seemed_object ? json_tree_as_array(next)
+                   : is_array    ? json_array()
+                                 : json_object();
             if (i > 0) {
                 json_tree_put_child(at, parts[i - 1], next);
             } else {
