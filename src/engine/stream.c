@@ -43,9 +43,9 @@ struct part {
     bool was_lost; /* and nobody was told that it goes on */
     bool has_begun;
     bool is_live;
-    bool in_snapshot;
-    uint64_t owner;    /* node that `position` is of */
-    uint64_t position; /* behind the last change; 0: it cannot be said */
+    bool owes_snapshot; /* one was asked for or announced, and its end has not come */
+    uint64_t owner;     /* node that `position` is of */
+    uint64_t position;  /* behind the last change; 0: it cannot be said */
     uint64_t taken_bytes;
     uint64_t credit_bytes;
 };
@@ -157,7 +157,7 @@ static void choose_from(const struct fero_stream *stream, const struct part *par
     if (!part->has_begun && is_first_node) {
         frame->from = (uint8_t)stream->opts.from;
         frame->at = stream->opts.from == FERO_FROM_OFFSET ? stream->opts.offset : 0;
-    } else if (part->position != 0 && !part->in_snapshot) {
+    } else if (part->position != 0 && !part->owes_snapshot) {
         frame->from = STREAM_FROM_POSITION;
         frame->at = part->position;
         frame->owner = part->owner;
@@ -181,6 +181,7 @@ static int ask(struct client_link *link, struct fero_stream *stream)
     part->credit_bytes = stream->is_paused ? 0 : (uint64_t)stream->opts.credit_bytes;
     frame.credit_bytes = part->credit_bytes;
     choose_from(stream, part, &frame);
+    part->owes_snapshot = frame.from == STREAM_FROM_SNAPSHOT;
     uint8_t *to = link_reserve(&link->link, sizeof frame + stream->prefix_bytes + 8);
     if (to == NULL) return -ENOMEM;
     struct bytes prefix = {stream->prefix, stream->prefix_bytes};
@@ -342,17 +343,18 @@ static void note(struct fero_stream *stream, struct part *part, const struct fra
     case STREAM_TRIMMED:
         part->state = PART_RUNNING;
         part->has_begun = true;
+        part->owes_snapshot |= event->event == STREAM_TRIMMED;
         break;
     case STREAM_SNAPSHOT_BEGIN:
-        part->in_snapshot = true;
+        part->owes_snapshot = true;
         part->is_live = false;
         stream->opts.offset = 0; /* a state is all that there is */
         break;
-    case STREAM_SNAPSHOT_END: part->in_snapshot = false; break;
+    case STREAM_SNAPSHOT_END: part->owes_snapshot = false; break;
     case STREAM_LIVE: part->is_live = true; break;
     case STREAM_ENDED: part->state = PART_ENDED; break;
     case STREAM_GAP:
-    case STREAM_TRUNCATED:
+    case STREAM_TRUNCATED: part->owes_snapshot = true; break;
     case STREAM_EVENTS_END: break;
     }
 }

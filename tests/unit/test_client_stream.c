@@ -380,6 +380,38 @@ static void a_snapshot_that_was_cut_off_is_asked_for_again(void **unused)
     assert_int_equal(play.asked[1].from, STREAM_FROM_SNAPSHOT);
 }
 
+/* After the last of these events, whose snapshot did not come any more. */
+static void expect_snapshot_asked_for_again(int from, const uint8_t *events, size_t count)
+{
+    subscribe(opts_from(from));
+    for (size_t i = 0; i < count; i++) say_event(events[i], 5);
+    fake_io_hang_up(play.fake, play.conn, 0);
+    for (int i = 0; i < 100 && play.asked_count < 2; i++) client_run(play.client, 1000);
+    assert_int_equal(play.asked_count, 2);
+    assert_int_equal(play.asked[1].from, STREAM_FROM_SNAPSHOT);
+}
+
+static void so_is_one_that_was_asked_for_and_did_not_come(void **unused)
+{
+    (void)unused;
+    const uint8_t events[] = {STREAM_STARTED};
+    expect_snapshot_asked_for_again(FERO_FROM_SNAPSHOT, events, 1);
+}
+
+static void and_one_that_was_to_follow_what_is_trimmed(void **unused)
+{
+    (void)unused;
+    const uint8_t events[] = {STREAM_TRIMMED};
+    expect_snapshot_asked_for_again(FERO_FROM_START, events, 1);
+}
+
+static void and_one_that_was_to_follow_a_gap(void **unused)
+{
+    (void)unused;
+    const uint8_t events[] = {STREAM_STARTED, STREAM_LIVE, STREAM_GAP};
+    expect_snapshot_asked_for_again(FERO_FROM_NOW, events, 3);
+}
+
 static void what_never_began_is_asked_for_as_it_was(void **unused)
 {
     (void)unused;
@@ -561,6 +593,9 @@ int main(void)
         TEST(a_lost_stream_goes_on_where_it_stood),
         TEST(a_lost_stream_still_begins_at_its_offset),
         TEST(a_snapshot_that_was_cut_off_is_asked_for_again),
+        TEST(so_is_one_that_was_asked_for_and_did_not_come),
+        TEST(and_one_that_was_to_follow_what_is_trimmed),
+        TEST(and_one_that_was_to_follow_a_gap),
         TEST(what_never_began_is_asked_for_as_it_was),
         TEST(a_stopped_stream_hears_nothing_more),
         TEST(a_callback_may_free_its_stream),
