@@ -341,6 +341,7 @@ static void orphan(struct shard *shard, struct deferred *deferred)
 {
     bool may_return = deferred->session != 0 && !deferred->has_parts && deferred->error == 0;
     deferred->home.from = DEFERRED_NO_HOME;
+    if (deferred->in == IN_UNSENT) unlist(shard, deferred); /* no lane leads there */
     deferred->is_orphan =
         may_return && !shard->stopping && set_timer(shard, deferred, DEFERRED_ORPHAN_NS);
     if (deferred->is_orphan) return;

@@ -107,6 +107,7 @@ static const fero_verb verbs[] = {{"keep", keep, NULL},
 static int setup_at(uint32_t shard)
 {
     struct shard_options options = node_options(2);
+    options.lane_bytes = 16 * KIB;
     at = shard;
     kept_count = 0;
     calls = 0;
@@ -477,6 +478,44 @@ static void an_answer_waits_for_its_caller_to_come_back(void **unused)
     peer_free(&peer);
 }
 
+/* Half of them fill a lane. */
+#define ANSWERS 8
+static char much[4001];
+static void reply_much(void)
+{
+    fero_val value = {.type = FERO_T_STRING, .s = fero_str(much)};
+    for (unsigned i = 0; i < kept_count; i++) assert_int_equal(fero_reply(kept[i], 0, &value), 0);
+}
+
+/* More than the lane takes: the rest waits for room in it when the link is lost. */
+static void answers_that_no_lane_took_wait_for_their_caller(void **unused)
+{
+    (void)unused;
+    memset(much, 'x', sizeof much - 1);
+    struct peer lost = connect_peer(77, 1);
+    for (uint32_t seq = 1; seq <= ANSWERS; seq++) peer_ask(&lost, ask_verb(seq, "keep", key, ""));
+    node_settle(&node);
+    assert_int_equal(calls, ANSWERS);
+    struct peer acting = peer_greeted(&node, 0, 0, 1);
+    action = reply_much;
+    peer_hang_up(&lost);
+    node_turn_one(&node, 1);
+    node_turn_one(&node, 1);
+    peer_ask(&acting, ask_verb(1, "act", key, ""));
+    node_turn_one(&node, 0);
+    node_turn_one(&node, 0);
+    node_settle(&node);
+    peer_expect(&acting, 1, OUTCOME_OK, ERROR_NONE);
+    struct peer peer = connect_peer(77, ANSWERS + 1);
+    peer_ask(&peer, ask_verb(ANSWERS, "keep", key, ""));
+    node_settle(&node);
+    peer_expect_string(&peer, ANSWERS, much);
+    assert_int_equal(calls, ANSWERS);
+    peer_free(&lost);
+    peer_free(&acting);
+    peer_free(&peer);
+}
+
 static void another_link_of_the_session_takes_it_over(void **unused)
 {
     (void)unused;
@@ -747,6 +786,7 @@ int main(void)
         TEST(sent_again_the_handler_is_not_called_again),
         TEST(the_answer_goes_to_the_link_that_came_back),
         TEST(an_answer_waits_for_its_caller_to_come_back),
+        TEST(answers_that_no_lane_took_wait_for_their_caller),
         TEST(another_link_of_the_session_takes_it_over),
         TEST(a_caller_stops_its_request),
         TEST(a_stop_right_behind_its_request_is_not_lost),
