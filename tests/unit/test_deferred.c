@@ -154,6 +154,17 @@ static struct peer connect_peer(uint64_t session, uint64_t seq_first)
     return peer_greeted(&node, at, session, seq_first);
 }
 
+/* Of a request that is kept; its session comes back, or does not. */
+static struct peer lose_caller_of_kept(void)
+{
+    struct peer peer = connect_peer(77, 1);
+    peer_ask(&peer, ask_verb(1, "keep", key, ""));
+    node_settle(&node);
+    peer_hang_up(&peer);
+    node_settle(&node);
+    return peer;
+}
+
 /* On the thread of the shard that the handlers run on. */
 static void on_shard(void (*function)(void))
 {
@@ -441,11 +452,7 @@ static void sent_again_the_handler_is_not_called_again(void **unused)
 static void the_answer_goes_to_the_link_that_came_back(void **unused)
 {
     (void)unused;
-    struct peer lost = connect_peer(77, 1);
-    peer_ask(&lost, ask_verb(1, "keep", key, ""));
-    node_settle(&node);
-    peer_hang_up(&lost);
-    node_settle(&node);
+    struct peer lost = lose_caller_of_kept();
     at = 1 - at; /* wherever it comes */
     struct peer peer = connect_peer(77, 2);
     peer_ask(&peer, ask_verb(1, "keep", key, ""));
@@ -462,11 +469,7 @@ static void the_answer_goes_to_the_link_that_came_back(void **unused)
 static void an_answer_waits_for_its_caller_to_come_back(void **unused)
 {
     (void)unused;
-    struct peer lost = connect_peer(77, 1);
-    peer_ask(&lost, ask_verb(1, "keep", key, ""));
-    node_settle(&node);
-    peer_hang_up(&lost);
-    node_settle(&node);
+    struct peer lost = lose_caller_of_kept();
     on_shard(reply_hello);
     struct peer peer = connect_peer(77, 2);
     peer_ask(&peer, ask_verb(1, "keep", key, ""));
@@ -620,11 +623,7 @@ static void a_stream_waits_for_its_reader(void **unused)
 static void a_stream_waits_for_its_caller_to_come_back(void **unused)
 {
     (void)unused;
-    struct peer lost = connect_peer(77, 1);
-    peer_ask(&lost, ask_verb(1, "keep", key, ""));
-    node_settle(&node);
-    peer_hang_up(&lost);
-    node_settle(&node);
+    struct peer lost = lose_caller_of_kept();
     on_shard(reply_parts);
     assert_int_equal(parts, 0);
     struct peer peer = connect_peer(77, 2);
